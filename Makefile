@@ -89,6 +89,8 @@ $O/unit/%: $O/obj/tests/unit/%.o $O/libhako.o
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(LIBS)
 unit: $(UNIT_BIN)
 
+include tests/guest/guest.mk
+
 clean:
 	rm -rf $O
 

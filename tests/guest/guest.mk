@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Bare-metal guests: $O/guest/exit.elf leaves at once, $O/guest/guest.elf holds every test. They are built
+# with the host's compiler as ELF64 and become ELF32 files, as Multiboot 1 wants them.
+
+GUEST_SRC := $(sort $(wildcard tests/guest/*.c)) tests/guest/start.S
+GUEST_OBJ := $(GUEST_SRC:tests/guest/%=$O/guest/%.o)
+GUEST_CFLAGS := -std=gnu11 -O2 -g $(WARN) -ffreestanding -fno-pic -fno-pie -mno-red-zone \
+                -mgeneral-regs-only -fno-stack-protector -fcf-protection=none -fno-strict-aliasing \
+                -fno-asynchronous-unwind-tables
+
+$O/guest/%.c.o: tests/guest/%.c $O/flags tests/guest/guest.mk
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
+$O/guest/%.S.o: tests/guest/%.S $O/flags tests/guest/guest.mk
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
+
+GUEST_LINK = $(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments \
+             -T tests/guest/guest.lds
+$O/guest/guest.elf: $(GUEST_OBJ) tests/guest/guest.lds
+	$(Q)$(GUEST_LINK) -o $@.64 $(GUEST_OBJ)
+	$(Q)objcopy -O elf32-i386 $@.64 $@
+$O/guest/exit.elf: $O/guest/exit.S.o tests/guest/guest.lds
+	$(Q)$(GUEST_LINK) -o $@.64 $<
+	$(Q)objcopy -S -O elf32-i386 $@.64 $@
+
+guests: $O/guest/guest.elf $O/guest/exit.elf
+.PHONY: guests
+
+-include $(GUEST_OBJ:.o=.d) $O/guest/exit.S.d

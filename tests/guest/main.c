@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The command line, the table of tests, the way out. */
+#include "guest.h"
+#include "tests.h"
+
+extern u32 boot_magic, boot_info;
+void main(u32 cpu);
+
+u32 failures;
+static bool skipped;
+static char cmdline[1024];
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} tests[] = {
+	{"hello", test_hello},
+};
+
+const char *param(const char *name)
+{
+	u32 n = strlen(name);
+
+	for (const char *p = cmdline; *p; p++)
+		if ((p == cmdline || p[-1] == ' ') && !strncmp(p, name, n) && p[n] == '=')
+			return p + n + 1;
+	return NULL;
+}
+
+bool param_is(const char *name, const char *value)
+{
+	const char *p = param(name);
+	u32 n = strlen(value);
+
+	return p && !strncmp(p, value, n) && (p[n] == ' ' || !p[n]);
+}
+
+u64 param_u64(const char *name, u64 otherwise)
+{
+	const char *p = param(name);
+	u32 base = 10;
+	u64 v = 0;
+
+	if (!p)
+		return otherwise;
+	if (p[0] == '0' && p[1] == 'x') {
+		base = 16;
+		p += 2;
+	}
+	for (;; p++) {
+		u32 d = *p >= '0' && *p <= '9' ? *p - '0' : (*p | 32) - 'a' + 10;
+
+		if (d >= base)
+			return v;
+		v = v * base + d;
+	}
+}
+
+void leave(u32 code)
+{
+	flush();
+	outl(0xf4, code);
+	/* No such device: nothing more can be said. */
+	for (;;)
+		pause();
+}
+
+bool check_at(bool ok, const char *file, int line, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (ok)
+		return true;
+	failures++;
+	print("%s:%d: ", file, line);
+	va_start(ap, fmt);
+	vprint(fmt, ap);
+	va_end(ap);
+	print("\n");
+	return false;
+}
+
+void skip(const char *fmt, ...)
+{
+	va_list ap;
+
+	skipped = true;
+	print("SKIP ");
+	va_start(ap, fmt);
+	vprint(fmt, ap);
+	va_end(ap);
+	print("\n");
+}
+
+/* Multiboot 1 information (3.3), or PVH's struct hvm_start_info. */
+static void boot_parameters(void)
+{
+	const u8 *info = (const u8 *)(u64)boot_info;
+	const char *s = NULL;
+
+	if (boot_magic == 0x2badb002) {
+		if (*(const u32 *)info & 1)
+			ram_end = (1 << 20) + *(const u32 *)(info + 8) * 1024ull;
+		if (*(const u32 *)info & 4)
+			s = (const char *)(u64) * (const u32 *)(info + 16);
+	} else if (*(const u32 *)info == 0x336ec578) {
+		s = (const char *)*(const u64 *)(info + 24);
+	}
+	ram_end = MIN(ram_end, RAM_LIMIT);
+	for (u32 i = 0; s && s[i] && i < sizeof(cmdline) - 1; i++)
+		cmdline[i] = s[i];
+}
+
+void test_hello(void)
+{
+	tsc_calibrate();
+	print("hello: %s, RAM to %#lx, %s, TSC %lu kHz by %s\n", cmdline, ram_end,
+	      apic_x2 ? "x2APIC" : "xAPIC", tsc_hz / 1000, tsc_source);
+}
+
+void main(u32 cpu)
+{
+	const char *name;
+
+	boot_parameters();
+	name = param("test");
+	cpu_init(0);
+	if (!name)
+		name = "hello";
+	for (u32 i = 0; i < ARRAY_SIZE(tests); i++) {
+		u32 n = strlen(tests[i].name);
+
+		if (strncmp(name, tests[i].name, n) || (name[n] && name[n] != ' '))
+			continue;
+		tests[i].run();
+		print(failures	? "FAIL %s: %u checks\n"
+		      : skipped ? ""
+				: "PASS %s\n",
+		      tests[i].name, failures);
+		leave(failures ? 1 : 0);
+	}
+	print("FAIL no such test: %s\n", name);
+	leave(1);
+}
+
+void ap_main(u32 cpu);
+void ap_main(u32 cpu)
+{
+	for (;;)
+		pause();
+}
