@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Host sides of network cards. The card pulls: it offers its buffers to recv() when the backend says that there is something,
+ * so that packets land in the guest's memory without a copy. Every packet starts with a struct virtio_net_hdr_v1 (12 bytes);
+ * a backend without such headers strips it (send) and fills in zeroes with num_buffers 1 (recv).
+ *
+ * A queue pair lives in the loop it was started in; all its calls and callbacks are made there.
+ */
+#ifndef DEVICES_NET_NET_H
+#define DEVICES_NET_NET_H
+
+#include <sys/uio.h>
+
+#include "vmm/loop.h"
+#include "vmm/object.h"
+
+struct netdev;
+
+/* What a backend can do, or a guest accepts; offloads as in VIRTIO_NET_F_* and TUN_F_*. */
+struct net_offloads {
+	bool csum, tso4, tso6, ecn, ufo, uso;
+};
+
+/* Callbacks into the card. */
+struct net_client_ops {
+	/* recv() may have something now; may be called when it has not. */
+	void (*readable)(void *client, unsigned int queue);
+	/* send() takes packets again after -EAGAIN. */
+	void (*writable)(void *client, unsigned int queue);
+	/* The link went up or down. */
+	void (*link)(void *client, bool up);
+};
+
+struct netdev_ops {
+	/* Serve queue pair @queue in @loop from now on; nothing is delivered until recv_enable(). In @loop. */
+	int (*start)(struct netdev *net, unsigned int queue, struct loop *loop,
+		     struct hako_error *err);
+	/* No callbacks any more after this. In the loop. */
+	void (*stop)(struct netdev *net, unsigned int queue);
+	/* The card wants readable() calls, or has no buffers. In the loop. */
+	void (*recv_enable)(struct netdev *net, unsigned int queue, bool on);
+	/* One packet into @iov: its bytes with the header; -EAGAIN: none; -EMSGSIZE: it did not fit and is lost. */
+	ssize_t (*recv)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
+	/* One packet, header first: bytes taken; -EAGAIN: call again after writable(); other errors: the packet is lost. */
+	ssize_t (*send)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
+	/* The driver has accepted these. vCPU thread, queues stopped. */
+	int (*set_offloads)(struct netdev *net, const struct net_offloads *offloads);
+};
+
+/* First member of every backend. */
+struct netdev {
+	struct object obj;
+	const struct netdev_ops *ops;
+	unsigned int queues;
+	bool vnet_hdr;		      /* offloads are possible */
+	struct net_offloads offloads; /* that it can do */
+	/* Set by the card that uses it; one card only. */
+	const struct net_client_ops *client_ops;
+	void *client;
+};
+
+#endif

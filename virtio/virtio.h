@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The virtio device: what all device types and both transports share (virtio 1.2, sections 2 and 3).
+ *
+ * Who runs what: the transport's registers are handled by vCPU threads, under the device's register lock. A queue belongs to one loop; its
+ * doorbell, ring and requests are touched by that loop's thread only. Starting and stopping a queue are loop_call()s from the
+ * register handlers, hence a loop never takes the register lock.
+ */
+#ifndef VIRTIO_VIRTIO_H
+#define VIRTIO_VIRTIO_H
+
+#include <pthread.h>
+#include <sys/uio.h>
+
+#include "vmm/irq.h"
+#include "vmm/loop.h"
+#include "vmm/memory.h"
+#include "vmm/object.h"
+
+#define VIRTIO_QUEUE_MAX_SIZE 1024 /* largest size of a queue that is offered */
+#define VIRTIO_MAX_QUEUES     64
+#define VIRTIO_MAX_SEGMENTS   1024 /* in one chain, indirect ones included */
+
+struct virtio_device;
+struct virtqueue;
+
+/* One request: a chain of buffers, checked, as host addresses. */
+struct virtq_chain {
+	uint16_t head;		  /* for the used ring */
+	uint16_t nout, nin;	  /* readable ones come first in iov, then the writable ones */
+	uint32_t out_len, in_len; /* bytes; a chain of more than 4 GiB - 1 is an error */
+};
+
+struct virtqueue {
+	struct virtio_device *vdev;
+	uint16_t index;
+	struct loop *loop; /* set by the device type at create */
+
+	/* Set by the driver through the transport, while not enabled. Saved. */
+	uint16_t size, max_size; /* max_size 0: there is no such queue */
+	bool enabled;
+	uint64_t desc_gpa, avail_gpa, used_gpa;
+	uint16_t msix_vector; /* VIRTIO_MSI_NO_VECTOR: none */
+
+	/* The ring's state, saved. */
+	uint16_t last_avail, used_idx;
+	uint16_t signalled_used;
+	bool signalled_valid;
+
+	/* Derived while running (loop thread). */
+	bool running;
+	bool event_idx;
+	void *desc, *avail, *used; /* host addresses, checked for the ring's whole size */
+	struct loop_watch kick;
+	int kick_fd;   /* eventfd, ioeventfd's end */
+	int notify_fd; /* irqfd of its vector; -1: the transport's slow way */
+	uint32_t inflight;
+	struct loop_defer notify_defer;
+	void *opaque; /* the device type's */
+};
+
+struct virtio_ops {
+	const char *name;
+	uint16_t device_id; /* VIRTIO_ID_* */
+	uint32_t pci_class; /* class code, subclass, interface: 0x010000 */
+	size_t config_size;
+	/* Device-specific feature bits that are offered; called once, after create. */
+	uint64_t (*features)(struct virtio_device *vdev);
+	/* The driver has set FEATURES_OK; false refuses. vCPU thread. */
+	bool (*accept_features)(struct virtio_device *vdev, uint64_t features);
+	/* Configuration space, offset+len within config_size. vCPU threads under the register lock. */
+	void (*config_read)(struct virtio_device *vdev, uint32_t offset, void *buf, uint32_t len);
+	void (*config_write)(struct virtio_device *vdev, uint32_t offset, const void *buf,
+			     uint32_t len);
+	/* DRIVER_OK has been set, queues are ready; and: back to before that. vCPU thread; the queues' loops have stopped at stop(). */
+	int (*start)(struct virtio_device *vdev);
+	void (*stop)(struct virtio_device *vdev);
+	/* Queue @vq has (perhaps) new buffers. Its loop's thread. Take all there are (virtq_pop()). */
+	void (*handle)(struct virtqueue *vq);
+	/* Stop taking requests of @vq and complete those in flight, as far as they are not idle buffers. Loop thread. It must arrange
+	 * that virtq_stopped(vq) is called once nothing is in flight; NULL: the queue is done when vq->inflight is 0. */
+	void (*drain)(struct virtqueue *vq);
+};
+
+struct virtio_transport_ops {
+	/* Raise the used-buffer interrupt of @vq where it has no notify_fd; and the configuration-change interrupt. Any thread. */
+	void (*notify_queue)(struct virtio_device *vdev, struct virtqueue *vq);
+	void (*notify_config)(struct virtio_device *vdev);
+};
+
+/* First member of every virtio device. */
+struct virtio_device {
+	struct object obj;
+	const struct virtio_ops *ops;
+	pthread_mutex_t lock; /* the register lock */
+	uint64_t host_features, guest_features;
+	uint8_t status;		   /* atomic: a loop sets NEEDS_RESET */
+	uint8_t isr;		   /* atomic */
+	uint8_t config_generation; /* atomic */
+	uint16_t nqueues;
+	struct virtqueue *vq; /* array */
+	bool started;
+	bool broken; /* atomic; NEEDS_RESET has been set: rings are not looked at until a reset */
+	void *transport; /* struct virtio_pci or virtio_mmio */
+	const struct virtio_transport_ops *transport_ops;
+};
+
+/* --- for device types ---------------------------------------------------------------------------- */
+
+/**
+ * First thing in a device type's create: allocate @nqueues queues of @queue_size, all on the VM's io_loop at first.
+ */
+int virtio_device_init(struct virtio_device *vdev, const struct virtio_ops *ops, uint16_t nqueues,
+		       uint16_t queue_size, struct hako_error *err);
+/** Last thing in create: attach to the transport of the object's class (obj.class->bus). */
+int virtio_device_attach(struct virtio_device *vdev, struct hako_error *err);
+/** First thing in destroy: detach, free queues. */
+void virtio_device_free(struct virtio_device *vdev);
+/** class.reset, .pause and .resume of every virtio device. */
+void virtio_device_reset(struct object *obj);
+void virtio_device_pause(struct object *obj);
+void virtio_device_resume(struct object *obj);
+extern const struct state_table virtio_device_state;
+
+/** Something in configuration space has changed: generation count, interrupt. Any thread. */
+void virtio_config_changed(struct virtio_device *vdev);
+/** The driver broke the rules: NEEDS_RESET, rings are left alone. A line in the log. Any thread. */
+void virtio_broken(struct virtio_device *vdev, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static inline bool virtio_has_feature(const struct virtio_device *vdev, unsigned int bit)
+{
+	return vdev->guest_features & (1ull << bit);
+}
+
+/* --- queues, loop thread ------------------------------------------------------------------------- */
+
+/**
+ * Take the next chain: its buffers go to iov[0 .. nout+nin), of which there is room for @max. 1: got one; 0: none; -EPROTO: the driver
+ * broke the rules, virtio_broken() has been called (then stop). Counts as in flight until virtq_push() or virtq_unpop().
+ */
+int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov, unsigned int max);
+/** Put the last popped chain back. */
+void virtq_unpop(struct virtqueue *vq, const struct virtq_chain *chain);
+/** Is there something to pop? */
+bool virtq_more(struct virtqueue *vq);
+/** Return a chain with @len bytes written. The driver sees it at virtq_flush(). */
+void virtq_push(struct virtqueue *vq, uint16_t head, uint32_t len);
+/**
+ * Publish what was pushed and notify the driver if it asked for it. virtq_push() queues a flush for the end of the loop's turn, so that calling
+ * this by hand is needed only to be earlier.
+ */
+void virtq_flush(struct virtqueue *vq);
+/** Ask the driver for doorbells, or not (EVENT_IDX or flags). On enabling: true if buffers have come in the meantime, then look again. */
+void virtq_disable_kick(struct virtqueue *vq);
+bool virtq_enable_kick(struct virtqueue *vq);
+/** For ops->drain: nothing of the queue is in flight any more. */
+void virtq_stopped(struct virtqueue *vq);
+
+/* Copying between a chain's buffers and memory of our own: from byte @offset on; bytes copied. */
+size_t iov_read(const struct iovec *iov, unsigned int n, size_t offset, void *buf, size_t len);
+size_t iov_write(const struct iovec *iov, unsigned int n, size_t offset, const void *buf,
+		 size_t len);
+/** Cut @skip bytes off the front of *@iov (changes its elements); returns the elements left, *@iov moves on. */
+unsigned int iov_skip(struct iovec **iov, unsigned int n, size_t skip);
+
+/* --- for transports ------------------------------------------------------------------------------ */
+
+/** The driver writes device_status. Under the register lock. Does resets, FEATURES_OK's refusal, start. */
+void virtio_set_status(struct virtio_device *vdev, uint8_t status);
+uint8_t virtio_get_status(struct virtio_device *vdev);
+/** The driver writes queue_enable (or QueueReady) 1: check addresses and size; false and broken if they are bad. */
+bool virtio_queue_enable(struct virtqueue *vq);
+int virtio_pci_attach(struct virtio_device *vdev, struct hako_error *err);
+int virtio_mmio_attach(struct virtio_device *vdev, struct hako_error *err);
+void virtio_pci_detach(struct virtio_device *vdev);
+void virtio_mmio_detach(struct virtio_device *vdev);
+
+/* --- classes ------------------------------------------------------------------------------------- */
+
+/*
+ * A device type registers two classes: NAME-pci and NAME-device (MMIO), as QEMU names them. On the command line NAME stands for the one
+ * that the board has (class_get_device()).
+ */
+#define VIRTIO_CLASS(SYM, NAME, HELP, TYPE, OPTIONS, STATE, CREATE, DESTROY) \
+	static const struct class SYM##_pci_class = {                        \
+		.name = NAME "-pci",                                         \
+		.help = HELP " (PCI)",                                       \
+		.kind = CLASS_DEVICE,                                        \
+		.bus = BUS_VIRTIO_PCI,                                       \
+		.size = sizeof(TYPE),                                        \
+		.options = OPTIONS,                                          \
+		.state = STATE,                                              \
+		.create = CREATE,                                            \
+		.destroy = DESTROY,                                          \
+		.reset = virtio_device_reset,                                \
+		.pause = virtio_device_pause,                                \
+		.resume = virtio_device_resume,                              \
+	};                                                                   \
+	HAKO_CLASS(SYM##_pci_class);                                         \
+	static const struct class SYM##_mmio_class = {                       \
+		.name = NAME "-device",                                      \
+		.help = HELP " (MMIO)",                                      \
+		.kind = CLASS_DEVICE,                                        \
+		.bus = BUS_VIRTIO_MMIO,                                      \
+		.size = sizeof(TYPE),                                        \
+		.options = OPTIONS,                                          \
+		.state = STATE,                                              \
+		.create = CREATE,                                            \
+		.destroy = DESTROY,                                          \
+		.reset = virtio_device_reset,                                \
+		.pause = virtio_device_pause,                                \
+		.resume = virtio_device_resume,                              \
+	};                                                                   \
+	HAKO_CLASS(SYM##_mmio_class)
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Event loops: one thread each, which owns the queues, disks and connections that were given to it. On io_uring; where that is
+ * refused, on epoll with a pool of threads for disk I/O. Callbacks run in the loop's thread, one at a time.
+ *
+ * Unless noted, functions may be called in the loop's thread only. loop_post(), loop_call() and loop_wake() are the way in from others.
+ */
+#ifndef VMM_LOOP_H
+#define VMM_LOOP_H
+
+#include <poll.h>
+#include <sys/uio.h>
+
+#include "error.h"
+#include "util.h"
+
+struct loop;
+
+enum loop_engine {
+	LOOP_AUTO,
+	LOOP_IO_URING,
+	LOOP_THREADS
+};
+
+/**
+ * Make a loop and start its thread, named @name (15 characters count). With LOOP_AUTO io_uring is taken if the kernel
+ * allows it. -ENOSYS or -EPERM if LOOP_IO_URING is asked for and refused. Any thread.
+ */
+int loop_new(struct loop **loop, const char *name, enum loop_engine engine, struct hako_error *err);
+/** Stop the thread once all I/O has completed, and free. Not from the loop's own thread. */
+void loop_free(struct loop *loop);
+enum loop_engine loop_engine(const struct loop *loop);
+/** Is this the loop's own thread? Any thread. */
+bool loop_is_current(const struct loop *loop);
+
+/* --- messages ---------------------------------------------------------------------------------- */
+
+/* A message: the caller's memory, which must live until @fn is called; @fn may free or post it again. */
+struct loop_msg {
+	struct loop_msg *next;
+	void (*fn)(struct loop_msg *msg);
+	bool posted; /* the loop's */
+};
+
+/**
+ * Have @msg->fn called in the loop's thread, in order of posting. Any thread, the loop's own too. Posting a message that is
+ * already under way does nothing (and needs no system call), so that a doorbell can be rung freely.
+ */
+void loop_post(struct loop *loop, struct loop_msg *msg);
+
+/** Run @fn(@arg) in the loop's thread and wait for it. From any thread; from the loop's own it is a plain call. */
+void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg);
+
+/* --- descriptors ------------------------------------------------------------------------------- */
+
+/*
+ * Watch a descriptor. @fn gets the poll events that are there. Level-triggered, unless @edge: then one call for each
+ * wake-up of the descriptor, and nobody has to read an eventfd to silence it.
+ */
+struct loop_watch {
+	struct loop *loop;
+	int fd;
+	uint32_t events; /* POLLIN, POLLOUT; 0: suspended */
+	bool edge;
+	void (*fn)(struct loop_watch *watch, uint32_t revents);
+	void *opaque;
+	/* the loop's */
+	struct list link;
+	void *impl;
+};
+
+/** Start: fd, events, edge, fn and opaque are set. */
+int loop_watch_start(struct loop *loop, struct loop_watch *watch, struct hako_error *err);
+/** Change the events awaited. */
+void loop_watch_set(struct loop_watch *watch, uint32_t events);
+/** Stop; @fn is not called any more and @watch may be freed at once. Stopping a stopped watch (loop NULL) does nothing. */
+void loop_watch_stop(struct loop_watch *watch);
+
+/* --- timers ------------------------------------------------------------------------------------ */
+
+struct loop_timer {
+	void (*fn)(struct loop_timer *timer);
+	void *opaque;
+	/* the loop's */
+	struct loop *loop;
+	uint64_t deadline;
+	uint32_t heap_index; /* 0: not set */
+};
+
+/** Call timer->fn once at @deadline (clock_now()'s nanoseconds); replaces an earlier setting. */
+void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t deadline);
+void loop_timer_cancel(struct loop_timer *timer);
+
+/* --- disk I/O ---------------------------------------------------------------------------------- */
+
+enum loop_io_op {
+	LOOP_IO_READ,  /* preadv2 at offset into iov */
+	LOOP_IO_WRITE, /* pwritev2; @flags may be RWF_DSYNC */
+	LOOP_IO_FDATASYNC,
+	LOOP_IO_FALLOCATE, /* @flags is fallocate's mode, @len its length */
+};
+
+/* One request. The caller's memory, untouched by him until @done. */
+struct loop_io {
+	enum loop_io_op op;
+	int fd;
+	int fixed; /* index from loop_file_register(), or -1 */
+	uint32_t flags;
+	uint64_t offset, len;
+	const struct iovec *iov;
+	int niov;
+	/* @res: bytes (may be short) or 0, or a negative errno. */
+	void (*done)(struct loop_io *io, int res);
+	/* the loop's */
+	struct loop_io *next;
+	struct loop *loop;
+	int res;
+};
+
+/**
+ * Queue; it is given to the kernel with all others of this turn in one system call. Never fails; if there is no room,
+ * it waits in a list. @done is never called from within loop_io_submit().
+ */
+void loop_io_submit(struct loop *loop, struct loop_io *io);
+
+/** Register a file for faster access in this loop. An index, or -1 if the engine has no such thing; then use -1. */
+int loop_file_register(struct loop *loop, int fd);
+void loop_file_unregister(struct loop *loop, int index);
+
+/**
+ * Write 1 to the eventfd @fd (an irqfd) at the end of this turn, together with the turn's submissions where that saves a
+ * system call.
+ */
+void loop_signal(struct loop *loop, int fd);
+
+/** Call @fn once when this turn's callbacks are done, before the loop sleeps (to batch notifications). */
+struct loop_defer {
+	struct loop_defer *next;
+	void (*fn)(struct loop_defer *defer);
+	bool queued;
+};
+void loop_defer(struct loop *loop, struct loop_defer *defer);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Guest memory. Everybody who reaches it gives an address and a length; both are checked here against the map, once, and a
+ * host pointer comes back that is good for that length as long as the VM lives. What lies there may change under the reader at
+ * any time, since the guest runs: copy, check the copy, use the copy.
+ */
+#ifndef VMM_MEMORY_H
+#define VMM_MEMORY_H
+
+#include "error.h"
+#include "util.h"
+
+struct vm;
+
+/* RAM that is contiguous in the guest and in the host. */
+struct ram_region {
+	uint64_t gpa;
+	uint64_t size;
+	uint8_t *hva;
+	uint32_t slot; /* KVM memory slot */
+};
+
+#define MEMORY_MAX_REGIONS 16
+
+struct memory {
+	struct ram_region
+		region[MEMORY_MAX_REGIONS]; /* ascending; constant once the VM is created */
+	unsigned int nregions;
+	uint64_t ram_size;
+};
+
+/**
+ * The @len bytes of RAM at @gpa, or NULL if they are not all RAM of one region, or @len is 0.
+ * Any thread. No lock.
+ */
+static inline void *memory_ptr(const struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		const struct ram_region *r = &mem->region[i];
+		uint64_t off = gpa - r->gpa;
+
+		if (off < r->size && len <= r->size - off && len)
+			return r->hva + off;
+	}
+	return NULL;
+}
+
+/** Copy out of and into guest RAM; -EFAULT if not all of it is RAM. May cross regions that touch. */
+int memory_read(const struct memory *mem, uint64_t gpa, void *buf, uint64_t len);
+int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, uint64_t len);
+
+/**
+ * Add RAM: anonymous memory with transparent huge pages, mapped at @gpa and given to KVM if vm->fd is open.
+ * @gpa and @size are multiples of 4096. Before the vCPUs start.
+ */
+int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error *err);
+
+/** Make a memory without a VM behind it (unit tests, fuzzers): one region at 0. */
+int memory_init_plain(struct memory *mem, uint64_t size, struct hako_error *err);
+void memory_free(struct memory *mem);
+
+#endif
