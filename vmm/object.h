@@ -36,11 +36,12 @@ struct class
 	const char *help;  /* one line */
 	enum class_kind kind;
 	enum device_bus bus;
-	size_t size;			 /* of the object, which starts with struct object */
-	bool internal;			 /* made by boards only, not by the user */
-	const struct option *options;	 /* NULL: none */
-	const struct state_table *state; /* NULL: nothing survives */
-	const void *ops;		 /* the kind's operations: struct chardev_ops … */
+	size_t size;			  /* of the object, which starts with struct object */
+	bool internal;			  /* made by boards only, not by the user */
+	const struct option *options;	  /* NULL: none */
+	const struct option *bus_options; /* the transport's, for all devices of one bus; or NULL */
+	const struct state_table *state;  /* NULL: nothing survives */
+	const void *ops;		  /* the kind's operations: struct chardev_ops … */
 
 	/* The options are set; open, allocate, register. On failure nothing is left behind: destroy is not called. */
 	int (*create)(struct object *obj, struct hako_error *err);

@@ -94,12 +94,13 @@ struct keyvals {
 };
 
 /**
- * Parse QEMU's form: comma-separated key=value, ",," for a comma in a value, "key" for key=on and "nokey"… not
- * supported. If the first item has no '=', it is the value of @implied_key (if not NULL).
- * A text that starts with '{' is a JSON object; nested objects become "outer.inner" keys.
+ * Parse QEMU's form: comma-separated key=value, ",," for a comma in a value, "key" alone for key=on. If the first item has
+ * no '=', it is the value of @implied_key (unless that is NULL). A text that starts with '{' is a JSON object: nested
+ * objects become keys "outer.inner", lists repeated keys. On failure @kv holds what was read so far; free it in any case.
  */
 int keyvals_parse(struct keyvals *kv, const char *text, const char *implied_key,
 		  struct hako_error *err);
+int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err);
 int keyvals_add(struct keyvals *kv, const char *key, const char *value);
 /** The last value of @key, marked used; NULL if there is none. */
 const char *keyvals_take(struct keyvals *kv, const char *key);
@@ -116,6 +117,10 @@ int options_defaults(const struct option *table, void *obj, struct hako_error *e
  */
 int options_apply(const struct option *table, void *obj, struct keyvals *kv, bool strict,
 		  struct hako_error *err);
+
+/** The error of options_apply()'s strict mode alone: does @kv have a key that nobody took? */
+int options_check_used(const struct option *table, const struct keyvals *kv,
+		       struct hako_error *err);
 
 /** Set one option from its text. */
 int option_set(const struct option *opt, void *obj, const char *value, struct hako_error *err);

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Options written as a JSON object, as QEMU's -device '{"driver": …}' and QMP's arguments. */
+#include "option.h"
+
+#ifdef WITH_JSON
+
+#include <json-c/json.h>
+
+#include "dl.h"
+
+struct json_lib {
+	__typeof__(json_tokener_parse_verbose) *json_tokener_parse_verbose;
+	__typeof__(json_tokener_error_desc) *json_tokener_error_desc;
+	__typeof__(json_object_get_type) *json_object_get_type;
+	__typeof__(json_object_get_string) *json_object_get_string;
+	__typeof__(json_object_array_length) *json_object_array_length;
+	__typeof__(json_object_array_get_idx) *json_object_array_get_idx;
+	__typeof__(json_object_get_object) *json_object_get_object;
+	__typeof__(json_object_put) *json_object_put;
+	__typeof__(json_object_iter_begin) *json_object_iter_begin;
+	__typeof__(json_object_iter_end) *json_object_iter_end;
+	__typeof__(json_object_iter_equal) *json_object_iter_equal;
+	__typeof__(json_object_iter_next) *json_object_iter_next;
+	__typeof__(json_object_iter_peek_name) *json_object_iter_peek_name;
+	__typeof__(json_object_iter_peek_value) *json_object_iter_peek_value;
+};
+
+#define SYM(F) DL_SYMBOL(struct json_lib, F)
+static const struct dl_symbol json_symbols[] = {
+	SYM(json_tokener_parse_verbose),
+	SYM(json_tokener_error_desc),
+	SYM(json_object_get_type),
+	SYM(json_object_get_string),
+	SYM(json_object_array_length),
+	SYM(json_object_array_get_idx),
+	SYM(json_object_get_object),
+	SYM(json_object_put),
+	SYM(json_object_iter_begin),
+	SYM(json_object_iter_end),
+	SYM(json_object_iter_equal),
+	SYM(json_object_iter_next),
+	SYM(json_object_iter_peek_name),
+	SYM(json_object_iter_peek_value),
+	{NULL},
+};
+
+static int flatten(const struct json_lib *lib, struct keyvals *kv, const char *name,
+		   struct json_object *value, struct hako_error *err);
+
+static int flatten_object(const struct json_lib *lib, struct keyvals *kv, const char *prefix,
+			  struct json_object *object, struct hako_error *err)
+{
+	struct json_object_iterator it = lib->json_object_iter_begin(object);
+	struct json_object_iterator end = lib->json_object_iter_end(object);
+
+	for (; !lib->json_object_iter_equal(&it, &end); lib->json_object_iter_next(&it)) {
+		const char *key = lib->json_object_iter_peek_name(&it);
+		char *name = *prefix ? str_printf("%s.%s", prefix, key) : strdup(key);
+		int r;
+
+		if (!name)
+			return error_errno(err, -ENOMEM, "options");
+		r = flatten(lib, kv, name, lib->json_object_iter_peek_value(&it), err);
+		free(name);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int flatten(const struct json_lib *lib, struct keyvals *kv, const char *name,
+		   struct json_object *value, struct hako_error *err)
+{
+	switch (lib->json_object_get_type(value)) {
+	case json_type_object:
+		return flatten_object(lib, kv, name, value, err);
+	case json_type_array:
+		for (size_t i = 0; i < lib->json_object_array_length(value); i++) {
+			int r = flatten(lib, kv, name, lib->json_object_array_get_idx(value, i),
+					err);
+
+			if (r)
+				return r;
+		}
+		return 0;
+	case json_type_null:
+		return error_set(err, -EINVAL, "%s: null is no value", name);
+	default:
+		return keyvals_add(kv, name, lib->json_object_get_string(value));
+	}
+}
+
+int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err)
+{
+	enum json_tokener_error jerr;
+	struct json_object *object;
+	struct json_lib lib;
+	int r;
+
+	r = dl_load("libjson-c.so.5", json_symbols, &lib, "options in JSON", err);
+	if (r)
+		return r;
+	object = lib.json_tokener_parse_verbose(text, &jerr);
+	if (!object)
+		return error_set(err, -EINVAL, "bad JSON: %s", lib.json_tokener_error_desc(jerr));
+	if (lib.json_object_get_type(object) == json_type_object)
+		r = flatten_object(&lib, kv, "", object, err);
+	else
+		r = error_set(err, -EINVAL, "bad JSON: not an object");
+	lib.json_object_put(object);
+	return r;
+}
+
+#else
+
+int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err)
+{
+	return error_set(err, -EOPNOTSUPP, "options in JSON: hako was built without json-c");
+}
+
+#endif
