@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stock guests for the lab's tests: what to boot, how to start it, and what it says."""
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+MODULES = ('virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_rng ext4 button evdev '
+           'qemu_fw_cfg')
+FLAVOURS = {'cloud': 'cloud-amd64', 'amd64': 'amd64'}
+
+
+class Failure(Exception):
+    """A test that failed, and why."""
+
+
+class Skip(Exception):
+    """A test that cannot be run here, and why."""
+
+
+def _tool(*args):
+    p = subprocess.run([os.path.join(HERE, args[0]), *args[1:]], stdout=subprocess.PIPE,
+                       stdin=subprocess.DEVNULL, check=False, text=True)
+    if p.returncode:
+        raise OSError(f'{args[0]} failed')
+    return p.stdout.strip()
+
+
+def pieces():
+    """Make or find everything the guests boot from: a dictionary of paths, for Pieces."""
+    found = {}
+    kernels = dict(line.split(' ', 1) for line in _tool('kernels').splitlines())
+    for name, flavour in FLAVOURS.items():
+        directory = kernels[flavour]
+        found[f'kernel-{name}'] = os.path.join(directory, 'vmlinuz')
+        found[f'initrd-{name}'] = _tool(
+            'mkinitramfs', '--kernel', directory, '--init', os.path.join(HERE, 'guest-init'),
+            '--modules', MODULES, '--file', f'bin/off={HERE}/guest-off',
+            '--file', f'bin/lease={HERE}/guest-lease')
+    found['root'] = _tool('mkroot', 'root')
+    found['tools'] = _tool('mkroot', 'tools')
+    return found
+
+
+def free_port():
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+class Disk:
+    """A raw image and how it is attached."""
+
+    def __init__(self, path, serial='', readonly=False):
+        self.path, self.serial, self.readonly = path, serial, readonly
+
+
+class Net:
+    """A network card; kind is user or tap."""
+
+    def __init__(self, kind, mac, tap='', forward=0):
+        self.kind, self.mac, self.tap, self.forward = kind, mac, tap, forward
+
+
+class Spec:
+    """A guest, the same for every VMM."""
+
+    def __init__(self, kernel, initrd, board='q35', cpus=1, memory=256, steps=(), append='',
+                 disks=(), nets=(), rng=False, reboot=True, root=True):
+        self.kernel, self.initrd, self.board = kernel, initrd, board
+        self.cpus, self.memory = cpus, memory
+        self.disks, self.nets, self.rng, self.reboot = list(disks), list(nets), rng, reboot
+        words = ['console=ttyS0', 'quiet', 'panic=-1', 'net.ifnames=0', append]
+        if root and self.disks:
+            words.append('root=/dev/vda')
+        words += [f'hako.step={s}' for s in steps]
+        self.append = ' '.join(w for w in words if w)
+
+
+def hako_command(spec):
+    """The command line of hako."""
+    program = os.environ.get('HAKO') or os.path.join(TOP, 'build', 'hako')
+    args = [program, 'run', '--kernel', spec.kernel, '--initrd', spec.initrd,
+            '--append', spec.append, '--memory', f'{spec.memory}M', '--cpus', str(spec.cpus),
+            '--machine', spec.board, '--console', 'stdio']
+    for d in spec.disks:
+        args += ['--disk', d.path + (f',serial={d.serial}' if d.serial else '') +
+                 (',readonly=on' if d.readonly else '')]
+    for n in spec.nets:
+        if n.kind == 'tap':
+            args += ['--net', f'tap,ifname={n.tap},mac={n.mac}']
+        else:
+            forward = f',hostfwd=tcp:127.0.0.1:{n.forward}-:80' if n.forward else ''
+            args += ['--net', f'user,mac={n.mac}{forward}']
+    if not spec.nets:
+        args += ['--net', 'none']
+    if spec.rng:
+        args += ['--device', 'virtio-rng']
+    if not spec.reboot:
+        args += ['--no-reboot']
+    return args
+
+
+def qemu_command(spec):
+    """The command line of QEMU for the same guest."""
+    micro = spec.board == 'micro'
+    bus = 'device' if micro else 'pci'
+    args = ['qemu-system-x86_64', '-nodefaults', '-no-user-config', '-display', 'none',
+            '-accel', 'kvm', '-cpu', 'host', '-machine', 'microvm,acpi=on' if micro else 'q35',
+            '-m', str(spec.memory), '-smp', str(spec.cpus), '-kernel', spec.kernel,
+            '-initrd', spec.initrd, '-append', spec.append, '-serial', 'stdio']
+    for i, d in enumerate(spec.disks):
+        args += ['-drive', f'file={d.path},format=raw,if=none,id=d{i},read-only=' +
+                 ('on' if d.readonly else 'off') + ',discard=unmap',
+                 '-device', f'virtio-blk-{bus},drive=d{i},serial={d.serial}']
+    for i, n in enumerate(spec.nets):
+        if n.kind == 'tap':
+            args += ['-netdev', f'tap,id=n{i},ifname={n.tap},script=no,downscript=no']
+        else:
+            forward = f',hostfwd=tcp:127.0.0.1:{n.forward}-:80' if n.forward else ''
+            args += ['-netdev', f'user,id=n{i}{forward}']
+        args += ['-device', f'virtio-net-{bus},netdev=n{i},mac={n.mac}' +
+                 ('' if micro else ',romfile=')]
+    if spec.rng:
+        args += ['-device', f'virtio-rng-{bus}']
+    if not spec.reboot:
+        args += ['-no-reboot']
+    return args
+
+
+COMMANDS = {'hako': hako_command, 'qemu': qemu_command}
+
+
+class Guest:
+    """A running VMM and the console of its guest. A context: leaving it kills what still runs."""
+
+    def __init__(self, spec, vmm='hako', stdin=None):
+        self.spec, self.vmm = spec, vmm
+        self.console = b''
+        self.seen = 0
+        self.errors = tempfile.TemporaryFile()
+        self.started = time.monotonic()
+        # Its own terminal size and such play no role: standard input is empty.
+        self.process = subprocess.Popen(COMMANDS[vmm](spec), stdin=stdin or subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=self.errors,
+                                        start_new_session=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+    def _more(self, deadline):
+        """Read more of the console: false at its end."""
+        left = deadline - time.monotonic()
+        fd = self.process.stdout.fileno()
+        if left <= 0 or not select.select([fd], [], [], left)[0]:
+            raise Failure(f'timeout after {time.monotonic() - self.started:.0f} s; {self.tail()}')
+        data = os.read(fd, 1 << 16)
+        self.console += data
+        return bool(data)
+
+    def tail(self):
+        """The end of console and errors, on one line."""
+        self.errors.seek(0)
+        errors = self.errors.read()[-300:].decode(errors='replace').strip()
+        text = self.console[-400:].decode(errors='replace').strip()
+        return re.sub(r'[\r\n]+', ' | ', f'console: …{text}' + (f' errors: {errors}' if errors else ''))
+
+    def expect(self, pattern, timeout=60):
+        """Wait for a line that matches, after those already seen; the match."""
+        deadline = time.monotonic() + timeout
+        compiled = re.compile(pattern.encode() + rb'[^\r\n]*[\r\n]')
+        while True:
+            match = compiled.search(self.console, self.seen)
+            if match:
+                self.seen = match.end()
+                return match.group().decode(errors='replace').strip()
+            if not self._more(deadline):
+                raise Failure(f'the console ended before "{pattern}"; exit status '
+                              f'{self.process.wait()}; {self.tail()}')
+
+    def finish(self, timeout=60):
+        """Wait for the end of the VMM: its exit status."""
+        deadline = time.monotonic() + timeout
+        while self._more(deadline):
+            pass
+        try:
+            return self.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Failure(f'console closed, but the process stays; {self.tail()}') from None
+
+    def results(self):
+        """What the steps said: a list of (name, passed, detail)."""
+        text = self.console.decode(errors='replace')
+        found = re.findall(r'^@@ ([a-z]+) (ok|fail)\b ?([^\r\n]*)', text, re.M)
+        return [(name, word == 'ok', detail) for name, word, detail in found]
+
+    def warnings(self):
+        """The kernel's warnings that the dmesg step printed, without what differs between boots."""
+        text = self.console.decode(errors='replace')
+        lines = re.findall(r'^@w <\d+>\[ *[\d.]+\] ?([^\r\n]*)', text, re.M)
+        return [re.sub(r'0x[0-9a-f]+|\b[0-9a-f]{8,16}\b|\d+', '#', line) for line in lines]
+
+
+class Pieces:
+    """Paths of the parts, and copies of the disks that may be written."""
+
+    def __init__(self, paths, scratch):
+        self.paths, self.scratch = paths, scratch
+        self.count = 0
+
+    def root(self, name):
+        """A fresh copy of the root image."""
+        path = os.path.join(self.scratch, f'{name}.ext4')
+        subprocess.run(['cp', '--sparse=always', self.paths['root'], path], check=True)
+        os.chmod(path, 0o644)
+        return path
+
+    def blank(self, name, size):
+        """A new empty image."""
+        path = os.path.join(self.scratch, f'{name}.raw')
+        with open(path, 'wb') as f:
+            f.truncate(size)
+        return path
+
+    def tools(self):
+        """The image with fio, in memory, shared by all guests."""
+        path = os.path.join(self.scratch, 'tools.ext4')
+        if not os.path.exists(path):
+            tmp = f'{path}.{os.getpid()}'
+            shutil.copyfile(self.paths['tools'], tmp)
+            os.replace(tmp, path)
+        return path
