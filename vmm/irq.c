@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "irq.h"
+
+#include <linux/kvm.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "vm.h"
+
+#define ROUTES_STEP 64
+
+static void add_pin_route(struct kvm_irq_routing *routing, uint32_t gsi, uint32_t chip,
+			  uint32_t pin)
+{
+	struct kvm_irq_routing_entry *e = &routing->entries[routing->nr++];
+
+	*e = (struct kvm_irq_routing_entry){.gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP};
+	e->u.irqchip.irqchip = chip;
+	e->u.irqchip.pin = pin;
+}
+
+/* ISA interrupts reach the PIC and the IOAPIC; the PIT's goes to IOAPIC pin 2, as on every PC. */
+static int set_pin_routes(struct vm *vm, struct hako_error *err)
+{
+	struct kvm_irq_routing *routing;
+
+	routing = calloc(1, sizeof(*routing) +
+				    (2 * IRQ_PINS + ROUTES_STEP) * sizeof(routing->entries[0]));
+	if (!routing)
+		return error_errno(err, -ENOMEM, "interrupt routes");
+	vm->irq.routing = routing;
+	for (uint32_t i = 0; i < IRQ_PINS; i++) {
+		if (i < 8 && i != 2)
+			add_pin_route(routing, i, KVM_IRQCHIP_PIC_MASTER, i);
+		else if (i >= 8 && i < 16)
+			add_pin_route(routing, i, KVM_IRQCHIP_PIC_SLAVE, i - 8);
+		if (i == 0)
+			add_pin_route(routing, i, KVM_IRQCHIP_IOAPIC, 2);
+		else if (i != 2)
+			add_pin_route(routing, i, KVM_IRQCHIP_IOAPIC, i);
+	}
+	if (ioctl(vm->fd, KVM_SET_GSI_ROUTING, routing) < 0)
+		return error_errno(err, -errno, "KVM: interrupt routes");
+	return 0;
+}
+
+int irq_init(struct vm *vm, struct hako_error *err)
+{
+	vm->irq.vm = vm;
+	pthread_mutex_init(&vm->irq.lock, NULL);
+	return vm->fd >= 0 ? set_pin_routes(vm, err) : 0;
+}
+
+void irq_free(struct vm *vm)
+{
+	if (!vm->irq.vm)
+		return;
+	free(vm->irq.routing);
+	pthread_mutex_destroy(&vm->irq.lock);
+	vm->irq = (struct irq){0};
+}
+
+/* --- pins ------------------------------------------------------------------------------------ */
+
+static void set_pin(struct vm *vm, uint32_t gsi, bool level)
+{
+	struct kvm_irq_level l = {.irq = gsi, .level = level};
+
+	if (vm->fd >= 0)
+		ioctl(vm->fd, KVM_IRQ_LINE, &l);
+}
+
+void irq_line_init(struct irq_line *line, struct vm *vm, uint32_t gsi)
+{
+	*line = (struct irq_line){gsi < IRQ_PINS ? vm : NULL, gsi, false};
+}
+
+void irq_line_set(struct irq_line *line, bool level)
+{
+	struct irq *irq;
+
+	if (!line->vm)
+		return;
+	irq = &line->vm->irq;
+	pthread_mutex_lock(&irq->lock);
+	if (line->level != level) {
+		uint16_t *n = &irq->asserted[line->gsi];
+
+		line->level = level;
+		if (level ? (*n)++ == 0 : --*n == 0)
+			set_pin(line->vm, line->gsi, level);
+	}
+	pthread_mutex_unlock(&irq->lock);
+}
+
+void irq_line_pulse(struct irq_line *line)
+{
+	irq_line_set(line, true);
+	irq_line_set(line, false);
+}
+
+/* --- messages -------------------------------------------------------------------------------- */
+
+int msi_init(struct msi *msi, struct vm *vm, struct hako_error *err)
+{
+	*msi = (struct msi){.vm = vm};
+	msi->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	return msi->fd < 0 ? error_errno(err, -errno, "eventfd for an interrupt") : 0;
+}
+
+static int irqfd(struct msi *msi, bool assign)
+{
+	struct kvm_irqfd arg = {
+		.fd = msi->fd,
+		.gsi = msi->gsi,
+		.flags = assign ? 0 : KVM_IRQFD_FLAG_DEASSIGN,
+	};
+
+	return ioctl(msi->vm->fd, KVM_IRQFD, &arg) < 0 ? -errno : 0;
+}
+
+static uint32_t gsi_alloc(struct irq *irq)
+{
+	for (uint32_t i = 0; i < IRQ_GSI_MAX - IRQ_PINS; i++)
+		if (!(irq->msi_map[i / 64] & BIT64(i % 64))) {
+			irq->msi_map[i / 64] |= BIT64(i % 64);
+			return IRQ_PINS + i;
+		}
+	return 0;
+}
+
+static struct kvm_irq_routing_entry *find_route(struct irq *irq, uint32_t gsi)
+{
+	for (uint32_t i = 0; i < irq->routing->nr; i++)
+		if (irq->routing->entries[i].gsi == gsi)
+			return &irq->routing->entries[i];
+	return NULL;
+}
+
+static int grow_routing(struct irq *irq)
+{
+	uint32_t n = irq->routing->nr;
+	struct kvm_irq_routing *p;
+
+	if (n < 2 * IRQ_PINS || n % ROUTES_STEP)
+		return 0;
+	p = realloc(irq->routing,
+		    sizeof(*p) + (n + 2 * ROUTES_STEP) * sizeof(irq->routing->entries[0]));
+	if (!p)
+		return -ENOMEM;
+	irq->routing = p;
+	return 0;
+}
+
+/* Under irq->lock. */
+static int set_route(struct msi *msi)
+{
+	struct irq *irq = &msi->vm->irq;
+	struct kvm_irq_routing_entry *e = find_route(irq, msi->gsi);
+
+	if (!e) {
+		int r = grow_routing(irq);
+
+		if (r)
+			return r;
+		e = &irq->routing->entries[irq->routing->nr++];
+	}
+	*e = (struct kvm_irq_routing_entry){.gsi = msi->gsi, .type = KVM_IRQ_ROUTING_MSI};
+	e->u.msi.address_lo = msi->address;
+	e->u.msi.address_hi = msi->address >> 32;
+	e->u.msi.data = msi->data;
+	return ioctl(msi->vm->fd, KVM_SET_GSI_ROUTING, irq->routing) < 0 ? -errno : 0;
+}
+
+static int route(struct msi *msi, uint64_t address, uint32_t data)
+{
+	struct irq *irq = &msi->vm->irq;
+	int r = 0;
+
+	if (msi->gsi && msi->address == address && msi->data == data)
+		return 0;
+	pthread_mutex_lock(&irq->lock);
+	if (!msi->gsi)
+		msi->gsi = gsi_alloc(irq);
+	if (msi->gsi) {
+		msi->address = address;
+		msi->data = data;
+		r = set_route(msi);
+	} else {
+		r = -ENOSPC;
+	}
+	pthread_mutex_unlock(&irq->lock);
+	return r;
+}
+
+static void disarm(struct msi *msi)
+{
+	if (msi->armed)
+		irqfd(msi, false);
+	msi->armed = false;
+}
+
+int msi_update(struct msi *msi, uint64_t address, uint32_t data, bool masked,
+	       struct hako_error *err)
+{
+	int r;
+
+	if (msi->vm->fd < 0)
+		return 0;
+	if (masked) {
+		disarm(msi);
+		return 0;
+	}
+	r = route(msi, address, data);
+	if (!r && !msi->armed)
+		r = irqfd(msi, true);
+	if (r)
+		return error_errno(err, r, "KVM: interrupt message to 0x%llx",
+				   (unsigned long long)address);
+	msi->armed = true;
+	return 0;
+}
+
+void msi_free(struct msi *msi)
+{
+	struct irq *irq;
+
+	if (!msi->vm)
+		return;
+	irq = &msi->vm->irq;
+	disarm(msi);
+	if (msi->gsi) {
+		struct kvm_irq_routing_entry *e;
+
+		pthread_mutex_lock(&irq->lock);
+		e = find_route(irq, msi->gsi);
+		if (e)
+			*e = irq->routing->entries[--irq->routing->nr];
+		irq->msi_map[(msi->gsi - IRQ_PINS) / 64] &= ~BIT64((msi->gsi - IRQ_PINS) % 64);
+		pthread_mutex_unlock(&irq->lock);
+	}
+	if (msi->fd >= 0)
+		close(msi->fd);
+	*msi = (struct msi){.fd = -1};
+}
+
+bool msi_pending(const struct msi *msi)
+{
+	struct pollfd p = {.fd = msi->fd, .events = POLLIN};
+
+	return !msi->armed && poll(&p, 1, 0) == 1;
+}
+
+void msi_raise(struct msi *msi)
+{
+	eventfd_write(msi->fd, 1);
+}
+
+void msi_clear(struct msi *msi)
+{
+	eventfd_t count;
+
+	eventfd_read(msi->fd, &count);
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "memory.h"
+
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "vm.h"
+
+/* Copy chunk by chunk over regions that touch. */
+static int memory_copy(const struct memory *mem, uint64_t gpa, uint8_t *buf, uint64_t len,
+		       bool write)
+{
+	while (len) {
+		const struct ram_region *r = mem->region, *end = r + mem->nregions;
+		uint64_t n;
+
+		while (r < end && gpa - r->gpa >= r->size)
+			r++;
+		if (r == end)
+			return -EFAULT;
+		n = MIN(len, r->size - (gpa - r->gpa));
+		if (write)
+			memcpy(r->hva + (gpa - r->gpa), buf, n);
+		else
+			memcpy(buf, r->hva + (gpa - r->gpa), n);
+		gpa += n;
+		buf += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int memory_read(const struct memory *mem, uint64_t gpa, void *buf, uint64_t len)
+{
+	return memory_copy(mem, gpa, buf, len, false);
+}
+
+int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, uint64_t len)
+{
+	return memory_copy(mem, gpa, (uint8_t *)buf, len, true);
+}
+
+/*
+ * Fresh zeroed memory, aligned to @align so that huge pages of host and guest coincide. NORESERVE, as the guest may never
+ * touch it.
+ */
+static uint8_t *map_aligned(uint64_t size, uint64_t align)
+{
+	uint8_t *p, *aligned;
+
+	if (size + align < size)
+		return NULL;
+	p = mmap(NULL, size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	aligned = (uint8_t *)ALIGN_UP((uintptr_t)p, align);
+	if (aligned != p)
+		munmap(p, aligned - p);
+	munmap(aligned + size, p + align - aligned);
+	if (mprotect(aligned, size, PROT_READ | PROT_WRITE)) {
+		munmap(aligned, size);
+		return NULL;
+	}
+	return aligned;
+}
+
+static int map_region(struct memory *mem, uint64_t gpa, uint64_t size, struct ram_region **region,
+		      struct hako_error *err)
+{
+	struct ram_region *r = &mem->region[mem->nregions];
+
+	if (mem->nregions == MEMORY_MAX_REGIONS)
+		return error_set(err, -ENOSPC, "too many memory regions");
+	*r = (struct ram_region){.gpa = gpa, .size = size, .slot = mem->nregions};
+	r->hva = map_aligned(size, 2 * MiB);
+	if (!r->hva)
+		return error_errno(err, -errno ?: -ENOMEM, "%llu MiB of guest memory",
+				   (unsigned long long)(size / MiB));
+	madvise(r->hva, size, MADV_HUGEPAGE); /* a hint: kernels without it do without */
+	madvise(r->hva, size, MADV_DONTDUMP);
+	mem->nregions++;
+	mem->ram_size += size;
+	*region = r;
+	return 0;
+}
+
+static void unmap_last(struct memory *mem)
+{
+	struct ram_region *r = &mem->region[--mem->nregions];
+
+	munmap(r->hva, r->size);
+	mem->ram_size -= r->size;
+}
+
+int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error *err)
+{
+	struct kvm_userspace_memory_region kvm_region;
+	struct ram_region *r;
+	int ret = map_region(&vm->mem, gpa, size, &r, err);
+
+	if (ret || vm->fd < 0)
+		return ret;
+	kvm_region = (struct kvm_userspace_memory_region){
+		.slot = r->slot,
+		.guest_phys_addr = gpa,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)r->hva,
+	};
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &kvm_region) < 0) {
+		ret = error_errno(err, -errno, "KVM: %llu MiB of guest memory at 0x%llx",
+				  (unsigned long long)(size / MiB), (unsigned long long)gpa);
+		unmap_last(&vm->mem);
+	}
+	return ret;
+}
+
+int memory_init_plain(struct memory *mem, uint64_t size, struct hako_error *err)
+{
+	struct ram_region *r;
+
+	*mem = (struct memory){0};
+	return map_region(mem, 0, size, &r, err);
+}
+
+void memory_free(struct memory *mem)
+{
+	while (mem->nregions)
+		unmap_last(mem);
+}
