@@ -76,6 +76,9 @@ void cpu_init(u32 cpu)
 	u32 r[4];
 
 	if (!cpu) {
+		/* Firmware may have left the 8259s' interrupts on, at exceptions' vectors. */
+		outb(0x21, 0xff);
+		outb(0xa1, 0xff);
 		for (u32 i = 0; i < 256; i++)
 			idt_set(i, (u64)idt_stubs + 16 * i);
 		idt_set(GATE_VECTOR, (u64)gate_entry);

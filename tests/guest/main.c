@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The command line, the table of tests, the way out. */
-#include "guest.h"
+#include "acpi.h"
 #include "tests.h"
 
 extern u32 boot_magic, boot_info;
@@ -15,6 +15,9 @@ static const struct {
 	void (*run)(void);
 } tests[] = {
 	{"hello", test_hello},
+	{"lspci", test_lspci},
+	{"blk", test_blk},
+	{"blkbench", test_blkbench},
 };
 
 const char *param(const char *name)
@@ -105,6 +108,7 @@ static void boot_parameters(void)
 			s = (const char *)(u64) * (const u32 *)(info + 16);
 	} else if (*(const u32 *)info == 0x336ec578) {
 		s = (const char *)*(const u64 *)(info + 24);
+		acpi_rsdp_hint = *(const u64 *)(info + 32);
 	}
 	ram_end = MIN(ram_end, RAM_LIMIT);
 	for (u32 i = 0; s && s[i] && i < sizeof(cmdline) - 1; i++)
@@ -133,10 +137,10 @@ void main(u32 cpu)
 		if (strncmp(name, tests[i].name, n) || (name[n] && name[n] != ' '))
 			continue;
 		tests[i].run();
-		print(failures	? "FAIL %s: %u checks\n"
-		      : skipped ? ""
-				: "PASS %s\n",
-		      tests[i].name, failures);
+		if (failures)
+			print("FAIL %s: %u checks\n", tests[i].name, failures);
+		else if (!skipped)
+			print("PASS %s\n", tests[i].name);
 		leave(failures ? 1 : 0);
 	}
 	print("FAIL no such test: %s\n", name);

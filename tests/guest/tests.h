@@ -4,5 +4,8 @@
 #define TESTS_H
 
 void test_hello(void);
+void test_lspci(void);
+void test_blk(void);
+void test_blkbench(void);
 
 #endif
