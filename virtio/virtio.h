@@ -21,8 +21,15 @@
 #define VIRTIO_MAX_QUEUES     64
 #define VIRTIO_MAX_SEGMENTS   1024 /* in one chain, indirect ones included */
 
+#define VIRTIO_MMIO_SIZE 0x200 /* of a window: registers, then 256 bytes of configuration space */
+
 struct virtio_device;
 struct virtqueue;
+struct vring_desc;
+struct vring_avail;
+struct vring_used;
+struct virtio_pci;
+struct virtio_mmio;
 
 /* One request: a chain of buffers, checked, as host addresses. */
 struct virtq_chain {
@@ -42,20 +49,27 @@ struct virtqueue {
 	uint64_t desc_gpa, avail_gpa, used_gpa;
 	uint16_t msix_vector; /* VIRTIO_MSI_NO_VECTOR: none */
 
-	/* The ring's state, saved. */
+	/* The ring's state, saved: as nothing is in flight at that time, two indices are all. */
 	uint16_t last_avail, used_idx;
-	uint16_t signalled_used;
-	bool signalled_valid;
 
 	/* Derived while running (loop thread). */
 	bool running;
 	bool event_idx;
-	void *desc, *avail, *used; /* host addresses, checked for the ring's whole size */
+	bool kick_disabled; /* virtq_disable_kick() */
+	uint8_t draining;   /* enum virtq_drain; atomic */
+	bool signalled_valid;
+	uint16_t signalled_used; /* used_idx as last published */
+	uint16_t avail_shadow;	 /* avail_idx as last read */
+	uint16_t budget;	 /* chains that this turn may still take */
+	uint32_t inflight;	 /* never more than size */
+	struct vring_desc *desc; /* host addresses, checked for the ring's whole size */
+	struct vring_avail *avail;
+	struct vring_used *used;
+	int kick_fd;   /* eventfd, ioeventfd's end; -1 until the device is started */
+	int notify_fd; /* atomic; irqfd of its vector; -1: the transport's slow way */
 	struct loop_watch kick;
-	int kick_fd;   /* eventfd, ioeventfd's end */
-	int notify_fd; /* irqfd of its vector; -1: the transport's slow way */
-	uint32_t inflight;
 	struct loop_defer notify_defer;
+	struct loop_msg again;
 	void *opaque; /* the device type's */
 };
 
@@ -72,10 +86,16 @@ struct virtio_ops {
 	void (*config_read)(struct virtio_device *vdev, uint32_t offset, void *buf, uint32_t len);
 	void (*config_write)(struct virtio_device *vdev, uint32_t offset, const void *buf,
 			     uint32_t len);
-	/* DRIVER_OK has been set, queues are ready; and: back to before that. vCPU thread; the queues' loops have stopped at stop(). */
+	/*
+	 * DRIVER_OK has been set, the rings are known but do not run yet; and: back to before that, the queues have stopped. vCPU thread
+	 * or whoever resumes or resets the VM. A failure breaks the device. Pausing the VM calls neither.
+	 */
 	int (*start)(struct virtio_device *vdev);
 	void (*stop)(struct virtio_device *vdev);
-	/* Queue @vq has (perhaps) new buffers. Its loop's thread. Take all there are (virtq_pop()). */
+	/*
+	 * Queue @vq has (perhaps) new buffers: take all there are, until virtq_pop() gives 0. Its loop's thread. Also called once when the
+	 * queue starts to run (DRIVER_OK, resume), to set going what does not depend on doorbells.
+	 */
 	void (*handle)(struct virtqueue *vq);
 	/* Stop taking requests of @vq and complete those in flight, as far as they are not idle buffers. Loop thread. It must arrange
 	 * that virtq_stopped(vq) is called once nothing is in flight; NULL: the queue is done when vq->inflight is 0. */
@@ -86,6 +106,10 @@ struct virtio_transport_ops {
 	/* Raise the used-buffer interrupt of @vq where it has no notify_fd; and the configuration-change interrupt. Any thread. */
 	void (*notify_queue)(struct virtio_device *vdev, struct virtqueue *vq);
 	void (*notify_config)(struct virtio_device *vdev);
+	/* Have the guest's doorbells ring the queues' kick_fd, from now on or no more. Under the register lock. */
+	int (*doorbells)(struct virtio_device *vdev, bool on, struct hako_error *err);
+	/* The driver has reset the device: the transport's registers too. Under the register lock. */
+	void (*reset)(struct virtio_device *vdev);
 };
 
 /* First member of every virtio device. */
@@ -97,29 +121,52 @@ struct virtio_device {
 	uint8_t status;		   /* atomic: a loop sets NEEDS_RESET */
 	uint8_t isr;		   /* atomic */
 	uint8_t config_generation; /* atomic */
-	uint16_t nqueues;
+	uint32_t nqueues;
 	struct virtqueue *vq; /* array */
-	bool started;
+	bool started;	      /* between ops->start and ops->stop */
+	bool paused;
 	bool broken; /* atomic; NEEDS_RESET has been set: rings are not looked at until a reset */
-	void *transport; /* struct virtio_pci or virtio_mmio */
 	const struct virtio_transport_ops *transport_ops;
+	struct virtio_pci *pci; /* one of the two; the counts are for the state table */
+	struct virtio_mmio *mmio;
+	uint32_t npci, nmmio;
+
+	/* Queues that have yet to stop, and whoever waits for them. */
+	pthread_mutex_t stop_lock;
+	pthread_cond_t stop_cond;
+	uint32_t stopping;
+
+	/* The transports' options (class.bus_options). */
+	struct {
+		char *addr, *bus;
+		uint32_t vectors;
+		int disable_legacy;
+		bool disable_modern, event_idx, indirect_desc, iommu_platform, packed;
+	} opt;
 };
+
+extern const struct option virtio_pci_options[], virtio_mmio_options[];
 
 /* --- for device types ---------------------------------------------------------------------------- */
 
 /**
- * First thing in a device type's create: allocate @nqueues queues of @queue_size, all on the VM's io_loop at first.
+ * First thing in a device type's create: allocate @nqueues queues of @queue_size (a power of 2), all on the VM's io_loop at first. If create
+ * fails later on, virtio_device_free() undoes this.
  */
 int virtio_device_init(struct virtio_device *vdev, const struct virtio_ops *ops, uint16_t nqueues,
 		       uint16_t queue_size, struct hako_error *err);
 /** Last thing in create: attach to the transport of the object's class (obj.class->bus). */
 int virtio_device_attach(struct virtio_device *vdev, struct hako_error *err);
-/** First thing in destroy: detach, free queues. */
+/** First thing in destroy: stop (ops->stop is called if the device was started), detach, free queues. */
 void virtio_device_free(struct virtio_device *vdev);
-/** class.reset, .pause and .resume of every virtio device. */
+/**
+ * class.reset, .pause and .resume of every virtio device. Loading virtio_device_state leaves the device paused: virtio_device_resume()
+ * then starts it as the loaded status says.
+ */
 void virtio_device_reset(struct object *obj);
 void virtio_device_pause(struct object *obj);
 void virtio_device_resume(struct object *obj);
+/** First entry of a device type's table: STATE_FIELD_STRUCT(struct virtio_TYPE, vdev, &virtio_device_state). */
 extern const struct state_table virtio_device_state;
 
 /** Something in configuration space has changed: generation count, interrupt. Any thread. */
@@ -136,11 +183,15 @@ static inline bool virtio_has_feature(const struct virtio_device *vdev, unsigned
 /* --- queues, loop thread ------------------------------------------------------------------------- */
 
 /**
- * Take the next chain: its buffers go to iov[0 .. nout+nin), of which there is room for @max. 1: got one; 0: none; -EPROTO: the driver
- * broke the rules, virtio_broken() has been called (then stop). Counts as in flight until virtq_push() or virtq_unpop().
+ * Take the next chain: its buffers go to iov[0 .. nout+nin), of which there is room for @max (a longer chain breaks the device). 1: got
+ * one; 0: none; -EPROTO: the driver broke the rules, virtio_broken() has been called (then stop). Counts as in flight until virtq_push()
+ * or virtq_unpop(); never more than vq->size are.
+ *
+ * Before it gives 0 it asks for a doorbell (unless virtq_disable_kick() has been called) and looks again: nothing is missed. It also gives 0
+ * when the queue is being drained, and when the guest feeds it faster than it empties: then ops->handle is called again by itself.
  */
 int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov, unsigned int max);
-/** Put the last popped chain back. */
+/** Put the last popped chain back; of several the last one first. */
 void virtq_unpop(struct virtqueue *vq, const struct virtq_chain *chain);
 /** Is there something to pop? */
 bool virtq_more(struct virtqueue *vq);
@@ -151,7 +202,10 @@ void virtq_push(struct virtqueue *vq, uint16_t head, uint32_t len);
  * this by hand is needed only to be earlier.
  */
 void virtq_flush(struct virtqueue *vq);
-/** Ask the driver for doorbells, or not (EVENT_IDX or flags). On enabling: true if buffers have come in the meantime, then look again. */
+/**
+ * Ask the driver for doorbells, or not (EVENT_IDX or flags). On enabling: true if there are buffers to pop, then look again. Needed only by
+ * who polls, or leaves buffers in the ring until he has something to put there: see virtq_pop().
+ */
 void virtq_disable_kick(struct virtqueue *vq);
 bool virtq_enable_kick(struct virtqueue *vq);
 /** For ops->drain: nothing of the queue is in flight any more. */
@@ -171,6 +225,17 @@ void virtio_set_status(struct virtio_device *vdev, uint8_t status);
 uint8_t virtio_get_status(struct virtio_device *vdev);
 /** The driver writes queue_enable (or QueueReady) 1: check addresses and size; false and broken if they are bad. */
 bool virtio_queue_enable(struct virtqueue *vq);
+/** QueueReady 0: stop, as reset of the one queue. */
+void virtio_queue_disable(struct virtqueue *vq);
+/** A doorbell that came as a register write. */
+void virtio_queue_kick(struct virtio_device *vdev, uint16_t index);
+/** Feature words, as both transports show them in 32-bit pieces. The driver's are frozen by FEATURES_OK. */
+uint32_t virtio_get_features(uint64_t features, uint32_t select);
+void virtio_set_features(struct virtio_device *vdev, uint32_t select, uint32_t value);
+/** Configuration space; @offset and @size are checked, what is outside reads as 0. */
+uint64_t virtio_config_read(struct virtio_device *vdev, uint64_t offset, unsigned int size);
+void virtio_config_write(struct virtio_device *vdev, uint64_t offset, uint64_t value,
+			 unsigned int size);
 int virtio_pci_attach(struct virtio_device *vdev, struct hako_error *err);
 int virtio_mmio_attach(struct virtio_device *vdev, struct hako_error *err);
 void virtio_pci_detach(struct virtio_device *vdev);
@@ -188,6 +253,7 @@ void virtio_mmio_detach(struct virtio_device *vdev);
 		.help = HELP " (PCI)",                                       \
 		.kind = CLASS_DEVICE,                                        \
 		.bus = BUS_VIRTIO_PCI,                                       \
+		.bus_options = virtio_pci_options,                           \
 		.size = sizeof(TYPE),                                        \
 		.options = OPTIONS,                                          \
 		.state = STATE,                                              \
@@ -203,6 +269,7 @@ void virtio_mmio_detach(struct virtio_device *vdev);
 		.help = HELP " (MMIO)",                                      \
 		.kind = CLASS_DEVICE,                                        \
 		.bus = BUS_VIRTIO_MMIO,                                      \
+		.bus_options = virtio_mmio_options,                          \
 		.size = sizeof(TYPE),                                        \
 		.options = OPTIONS,                                          \
 		.state = STATE,                                              \
