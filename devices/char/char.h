@@ -40,14 +40,27 @@ struct chardev {
 	void *client;
 };
 
-/** Look up a chardev by id for a device's "chardev" option and take it: -ENODEV, -EBUSY if another device has it. */
+/*
+ * For backends, in the loop: pass on to the client, if there is one. Without a client nothing can be received.
+ */
+size_t chardev_can_receive(struct chardev *chr);
+void chardev_receive(struct chardev *chr, const uint8_t *buf, size_t len);
+void chardev_writable(struct chardev *chr);
+/** The other end has come or gone: notes it in chr->open and tells the client, if that is news. */
+void chardev_set_open(struct chardev *chr, bool open);
+
+/**
+ * Look up a chardev by id for a device's "chardev" option and take it: -ENODEV, -EBUSY if another device has it. The client's callbacks may
+ * come before this returns; if the backend is open, connected() does. Not from a loop's callback.
+ */
 int chardev_take(struct vm *vm, const char *id, const struct chardev_client_ops *ops, void *client,
 		 struct chardev **chr, struct hako_error *err);
+/** Give it back: no callback comes once this has returned. NULL is allowed. */
 void chardev_release(struct chardev *chr);
 
-/*
- * The command line's short form: stdio, pty, null, none, file:PATH, unix:PATH[,server=on,wait=off], as --console takes. Makes a
- * chardev of id @id.
+/**
+ * The command line's short form: stdio, pty, null, none, file:PATH, unix:PATH[,server=on,wait=off],
+ * tcp:HOST:PORT[,server=on,wait=off], as --console takes. Makes a chardev of id @id; "none" is "null".
  */
 int chardev_new_from_text(struct vm *vm, const char *id, const char *text, struct hako_error *err);
 
@@ -63,7 +76,12 @@ struct char_port {
 	pthread_mutex_t lock; /* leaf: guards the buffers */
 	uint8_t out[CHAR_PORT_SIZE], in[CHAR_PORT_SIZE];
 	uint32_t out_head, out_len, in_head, in_len;
+	bool out_stalled; /* char_port_put() has refused a byte: changed() follows */
+	bool out_armed; /* the loop knows of output: by message, by timer, or waits for the backend */
+	bool in_stalled; /* the backend was told to wait */
+	bool paused;	 /* nothing moves between the buffers and the backend. In the loop */
 	struct loop_msg out_msg, in_msg;
+	struct loop_timer out_timer;
 	/* Input has come, or output space: the device takes its register lock and updates its state. Loop thread, port's lock not held. */
 	void (*changed)(void *opaque);
 	void *opaque;
@@ -80,5 +98,10 @@ int char_port_get(struct char_port *port);
 bool char_port_has_input(struct char_port *port);
 /** Write out what is buffered, as far as the backend takes it at once (at pause and end). In the loop. */
 void char_port_drain(struct char_port *port);
+/** Drain, then leave the buffers as they are until resumed. vCPUs are paused. Any thread that is not a loop. */
+void char_port_pause(struct char_port *port);
+void char_port_resume(struct char_port *port);
+/** What is in the buffers, for STATE_FIELD_STRUCT. */
+extern const struct state_table char_port_state;
 
 #endif
