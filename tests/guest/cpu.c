@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Interrupt tables, local APIC, I/O APIC, time. */
-#include "guest.h"
+#include "acpi.h"
 
 #define MSR_APIC_BASE 0x1b
-#define IOAPIC_BASE   0xfec00000ul
 #define LAPIC_BASE    0xfee00000ul
 
 struct idt_gate {
@@ -88,6 +87,7 @@ void cpu_init(u32 cpu)
 	if (apic_x2)
 		wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | 0xc00);
 	lapic_write(0xf0, 0x1ff); /* software enable, spurious vector 0xff */
+	at_cpl0(k_irq_on, 0, 0);
 }
 
 u32 vector_alloc(void)
@@ -102,33 +102,54 @@ bool irq_wait_ms(u32 vector, u32 seen, u32 ms)
 	while (irqs(vector) == seen) {
 		if (us_since(t) > ms * 1000ull)
 			return false;
-		at_cpl0(k_sti, 0, 0);
+		pause();
 	}
 	return true;
 }
 
-u32 ioapic_read(u32 reg)
+u32 ioapic_read(u64 base, u32 reg)
 {
-	mmio_w32(IOAPIC_BASE, reg);
-	return mmio_r32(IOAPIC_BASE + 0x10);
+	mmio_w32(base, reg);
+	return mmio_r32(base + 0x10);
 }
 
-void ioapic_write(u32 reg, u32 v)
+void ioapic_write(u64 base, u32 reg, u32 v)
 {
-	mmio_w32(IOAPIC_BASE, reg);
-	mmio_w32(IOAPIC_BASE + 0x10, v);
+	mmio_w32(base, reg);
+	mmio_w32(base + 0x10, v);
 }
 
-u32 ioapic_pins(void)
+/* The I/O APIC that has a GSI, by the MADT (type 1: ID, reserved, address, GSI base). */
+static u64 ioapic_of(u32 *gsi)
 {
-	return (ioapic_read(1) >> 16 & 0xff) + 1;
+	u8 *madt = acpi_table("APIC"), *p, *end;
+
+	if (!madt)
+		return *gsi < 24 ? IOAPIC_BASE : 0;
+	end = madt + *(u32 *)(madt + 4);
+	for (p = madt + 44; p + 12 <= end && p[1] >= 2; p += p[1]) {
+		u64 base = *(u32 *)(p + 4);
+		u32 first = *(u32 *)(p + 8);
+
+		if (p[0] != 1 || *gsi < first || *gsi - first > (ioapic_read(base, 1) >> 16 & 0xff))
+			continue;
+		*gsi -= first;
+		return base;
+	}
+	return 0;
 }
 
-void ioapic_route(u32 pin, u32 vector, u32 flags)
+bool ioapic_route(u32 gsi, u32 vector, u32 flags)
 {
-	ioapic_write(0x10 + 2 * pin, IOAPIC_MASKED);
-	ioapic_write(0x11 + 2 * pin, lapic_id() << 24);
-	ioapic_write(0x10 + 2 * pin, vector | flags);
+	u32 pin = gsi;
+	u64 base = ioapic_of(&pin);
+
+	if (!check(base, "no I/O APIC for GSI %u", gsi))
+		return false;
+	ioapic_write(base, 0x10 + 2 * pin, IOAPIC_MASKED);
+	ioapic_write(base, 0x11 + 2 * pin, lapic_id() << 24);
+	ioapic_write(base, 0x10 + 2 * pin, vector | flags);
+	return true;
 }
 
 /*
@@ -155,7 +176,7 @@ static u64 tsc_by_kvmclock(void)
 		return 0;
 	time = alloc(64, 64);
 	wrmsr(0x4b564d01, (u64)time | 1);
-	at_cpl0(k_sti, 0, 0); /* written at the next entry */
+	at_cpl0(k_nop, 0, 0); /* written at the next entry */
 	/* ns = (tsc << shift) * mul >> 32 */
 	hz = time->mul ? (1000000000ull << 32) / time->mul : 0;
 	hz = time->shift < 0 ? hz << -time->shift : hz >> time->shift;

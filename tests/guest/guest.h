@@ -160,7 +160,7 @@ void skip(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* start.S: functions for at_cpl0(). */
 typedef u64 cpl0_fn(u64 a, u64 b);
 u64 at_cpl0(cpl0_fn *fn, u64 a, u64 b);
-cpl0_fn k_rdmsr, k_wrmsr, k_wait, k_sti, k_lidt0;
+cpl0_fn k_rdmsr, k_wrmsr, k_wait, k_nop, k_irq_on, k_irq_off, k_lidt0;
 
 /* cpu.c */
 extern u32 irq_count[256]; /* interrupts taken, by vector */
@@ -181,13 +181,13 @@ static inline u32 irqs(u32 vector)
 {
 	return *(volatile u32 *)&irq_count[vector];
 }
-/* Sleep until vector's count is not `seen` any more; interrupts are on only in here. */
+/* Sleep until vector's count is not `seen` any more. */
 static inline void irq_wait(u32 vector, u32 seen)
 {
 	while (irqs(vector) == seen)
 		at_cpl0(k_wait, (u64)&irq_count[vector], seen);
 }
-/* As irq_wait(), but polls with interrupts taken now and then, and gives up: false. */
+/* As irq_wait(), but awake, and gives up after ms: false. */
 bool irq_wait_ms(u32 vector, u32 seen, u32 ms);
 void tsc_calibrate(void);
 void delay_us(u64 us);
@@ -201,14 +201,14 @@ u32 lapic_read(u32 reg); /* reg: xAPIC offset, such as 0x20 */
 void lapic_write(u32 reg, u32 v);
 void lapic_ipi(u32 apic_id, u32 low);
 u32 lapic_id(void);
-u32 ioapic_read(u32 reg);
-void ioapic_write(u32 reg, u32 v);
-/* Route a pin to a vector on this CPU. */
+u32 ioapic_read(u64 base, u32 reg);
+void ioapic_write(u64 base, u32 reg, u32 v);
+/* Route a GSI to a vector on this CPU; false if no I/O APIC has it. */
+#define IOAPIC_BASE	  0xfec00000ul
 #define IOAPIC_LEVEL	  (1 << 15)
 #define IOAPIC_ACTIVE_LOW (1 << 13)
 #define IOAPIC_MASKED	  (1 << 16)
-void ioapic_route(u32 pin, u32 vector, u32 flags);
-u32 ioapic_pins(void);
+bool ioapic_route(u32 gsi, u32 vector, u32 flags);
 /* Make 2 MiB pages for MMIO above 4 GiB. */
 void map_mmio(u64 addr, u64 size);
 

@@ -14,10 +14,8 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
-	{"hello", test_hello},
-	{"lspci", test_lspci},
-	{"blk", test_blk},
-	{"blkbench", test_blkbench},
+	{"hello", test_hello}, {"lspci", test_lspci},	    {"apic", test_apic},
+	{"blk", test_blk},     {"blkbench", test_blkbench},
 };
 
 const char *param(const char *name)

@@ -68,7 +68,7 @@ enter_long:
 	leaq	USER_STACK_OFFSET - 8(%rsp), %rdx
 	pushq	$SEL_UDATA
 	pushq	%rdx
-	pushq	$0x3002			/* IOPL 3, interrupts off */
+	pushq	$0x3002			/* IOPL 3, interrupts off until cpu_init() is through */
 	pushq	$SEL_UCODE
 	pushq	$main
 	testl	%ebp, %ebp
@@ -139,7 +139,7 @@ gate_entry:
 	pushq	$GATE_VECTOR
 	jmp	fault_common
 
-	.globl	k_rdmsr, k_wrmsr, k_wait, k_sti, k_lidt0, k_cr2
+	.globl	k_rdmsr, k_wrmsr, k_wait, k_nop, k_irq_on, k_irq_off, k_lidt0
 k_rdmsr:
 	movl	%edi, %ecx
 	rdmsr
@@ -161,12 +161,14 @@ k_wait:
 	hlt
 	cli
 1:	ret
-/* Take what interrupts are pending. */
-k_sti:
-	sti
-	nop
-	nop
-	cli
+k_nop:
+	ret
+/* Interrupts on or off at CPL 3: in the flags that the gate returns to. */
+k_irq_on:
+	orl	$0x200, 24(%rsp)
+	ret
+k_irq_off:
+	andl	$~0x200, 24(%rsp)
 	ret
 /* Without an IDT the next exception is a triple fault. */
 k_lidt0:
@@ -180,7 +182,7 @@ k_lidt0:
 irq_common:
 	pushq	%rcx
 	pushq	%rdx
-	movl	8 + 8(%rsp), %ecx
+	movl	24(%rsp), %ecx	/* the vector */
 	movl	irq_ack(, %rcx, 4), %edx
 	testl	%edx, %edx
 	jz	1f

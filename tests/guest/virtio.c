@@ -274,7 +274,7 @@ static void mmio_irq_init(struct virtio_dev *d)
 		ioapic_route(gsi, d->vector, level ? IOAPIC_LEVEL : 0);
 		return;
 	}
-	for (u32 pin = 5; pin < ioapic_pins(); pin++)
+	for (u32 pin = 5; pin < 24; pin++)
 		if (pin != 8 && pin != 9)
 			ioapic_route(pin, d->vector, IOAPIC_LEVEL);
 }
