@@ -10,13 +10,20 @@ u32 failures;
 static bool skipped;
 static char cmdline[1024];
 
+/* clang-format off */
 static const struct {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
-	{"hello", test_hello}, {"lspci", test_lspci},	    {"apic", test_apic},
-	{"blk", test_blk},     {"blkbench", test_blkbench},
+	{"hello", test_hello},
+	{"lspci", test_lspci},
+	{"apic", test_apic},
+	{"blk", test_blk},
+	{"blkbench", test_blkbench},
+	{"net", test_net},
+	{"netbench", test_netbench},
 };
+/* clang-format on */
 
 const char *param(const char *name)
 {

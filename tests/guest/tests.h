@@ -8,5 +8,7 @@ void test_lspci(void);
 void test_apic(void);
 void test_blk(void);
 void test_blkbench(void);
+void test_net(void);
+void test_netbench(void);
 
 #endif
