@@ -12,12 +12,13 @@
 #define BOOT_GDT_GPA 0x500ull
 #define BOOT_INFO_GPA \
 	0x6000ull /* PVH hvm_start_info and its tables, Multiboot information: one page */
-#define BOOT_ZERO_PAGE_GPA 0x7000ull  /* struct boot_params */
-#define BOOT_PAGE_TABLES   0x9000ull  /* 6 pages: identity map of the first 4 GiB, 2 MiB pages */
-#define BOOT_CMDLINE_GPA   0x20000ull /* up to BOOT_CMDLINE_MAX bytes */
-#define BOOT_CMDLINE_MAX   0x10000u
-#define BOOT_EBDA_GPA	   0x9fc00ull /* end of conventional RAM in the E820 map */
-#define BOOT_RSDP_GPA	   0xe0000ull /* RSDP; the board's tables follow it, below 1 MiB */
+#define BOOT_ZERO_PAGE_GPA  0x7000ull  /* struct boot_params */
+#define BOOT_PAGE_TABLES    0x9000ull  /* 6 pages: identity map of the first 4 GiB, 2 MiB pages */
+#define BOOT_SETUP_DATA_GPA 0x10000ull /* struct setup_data: seed for Linux's random numbers */
+#define BOOT_CMDLINE_GPA    0x20000ull /* up to BOOT_CMDLINE_MAX bytes */
+#define BOOT_CMDLINE_MAX    0x10000u
+#define BOOT_EBDA_GPA	    0x9fc00ull /* end of conventional RAM in the E820 map */
+#define BOOT_RSDP_GPA	    0xe0000ull /* RSDP; the board's tables follow it, below 1 MiB */
 
 enum boot_decompress {
 	BOOT_DECOMPRESS_AUTO,
