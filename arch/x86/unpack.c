@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Unpacking of kernels, in one go and straight to where they are wanted. The libraries are loaded
+ * when a kernel needs one. Bytes behind the packed data are ignored: Linux's build appends the
+ * unpacked size.
+ */
+#include "boot.h"
+#include "vmm/dl.h"
+
+#ifdef WITH_ZLIB
+#include <zlib.h>
+#endif
+#ifdef WITH_ZSTD
+#include <zstd.h>
+#endif
+#ifdef WITH_LZ4
+#include <lz4.h>
+#include <lz4frame.h>
+#endif
+#ifdef WITH_LZMA
+#include <lzma.h>
+#endif
+
+#define LZ4_LEGACY_MAGIC 0x184c2102u
+#define LZ4_FRAME_MAGIC	 0x184d2204u
+#define LZ4_LEGACY_BLOCK (8u << 20) /* unpacked size of every block but the last */
+#define ZSTD_MAGIC	 0xfd2fb528u
+#define LZMA_MEMORY	 (192u << 20) /* Linux packs with a dictionary of up to 128 MiB */
+
+#define PURPOSE "a kernel that is compressed with "
+
+struct job {
+	const uint8_t *in;
+	size_t in_len;
+	uint8_t *out;
+	size_t out_len;
+	size_t got;
+};
+
+enum unpack_format unpack_detect(const void *data, size_t len)
+{
+	const uint8_t *p = data;
+
+	if (len >= 4 && !memcmp(p,
+				"\x7f"
+				"ELF",
+				4))
+		return UNPACK_NONE;
+	if (len >= 3 && !memcmp(p, "\x1f\x8b\x08", 3))
+		return UNPACK_GZIP;
+	if (len >= 6 && !memcmp(p,
+				"\xfd"
+				"7zXZ",
+				6))
+		return UNPACK_XZ;
+	if (len >= 4 && (get_le32(p) == LZ4_LEGACY_MAGIC || get_le32(p) == LZ4_FRAME_MAGIC))
+		return UNPACK_LZ4;
+	if (len >= 4 && get_le32(p) == ZSTD_MAGIC)
+		return UNPACK_ZSTD;
+	return UNPACK_UNKNOWN;
+}
+
+static int too_long(const struct job *job, struct hako_error *err)
+{
+	return error_set(err, -EBADMSG, "unpacks to more than the %zu bytes there is room for",
+			 job->out_len);
+}
+
+static int damaged(const char *format, struct hako_error *err)
+{
+	return error_set(err, -EBADMSG, "its %s data is damaged or truncated", format);
+}
+
+#if !defined(WITH_ZLIB) || !defined(WITH_ZSTD) || !defined(WITH_LZ4) || !defined(WITH_LZMA)
+static int left_out(const char *dependency, const char *format, struct hako_error *err)
+{
+	return error_set(err, -EOPNOTSUPP, "hako was built without %s, which " PURPOSE "%s needs",
+			 dependency, format);
+}
+#endif
+
+static inline int load(const char *soname, const struct dl_symbol *symbols, void *table,
+		       const char *purpose, struct hako_error *err)
+{
+	int ret = dl_load(soname, symbols, table, purpose, err);
+
+	if (ret == -ENOENT && err)
+		err->code = -EOPNOTSUPP;
+	return ret == -ENOENT ? -EOPNOTSUPP : ret;
+}
+
+#ifdef WITH_ZLIB
+struct zlib {
+	__typeof__(inflateInit2_) *inflateInit2_;
+	__typeof__(inflate) *inflate;
+	__typeof__(inflateEnd) *inflateEnd;
+};
+
+static const struct dl_symbol zlib_symbols[] = {
+	DL_SYMBOL(struct zlib, inflateInit2_),
+	DL_SYMBOL(struct zlib, inflate),
+	DL_SYMBOL(struct zlib, inflateEnd),
+	{NULL},
+};
+
+static int unpack_gzip(struct job *job, struct hako_error *err)
+{
+	z_stream z = {.next_in = (Bytef *)job->in, .next_out = job->out};
+	size_t in_left = job->in_len, out_left = job->out_len;
+	struct zlib zlib;
+	int ret = load("libz.so.1", zlib_symbols, &zlib, PURPOSE "gzip", err);
+
+	if (ret)
+		return ret;
+	/* 15 + 16: the largest window, a gzip header. */
+	if (zlib.inflateInit2_(&z, 15 + 16, ZLIB_VERSION, sizeof(z)) != Z_OK)
+		return error_set(err, -ENOMEM, "out of memory");
+	do {
+		/* zlib counts in 32 bits. */
+		uInt in = MIN(in_left, 1u << 30), out = MIN(out_left, 1u << 30);
+
+		z.avail_in = in;
+		z.avail_out = out;
+		ret = zlib.inflate(&z, in == in_left && out == out_left ? Z_FINISH : Z_NO_FLUSH);
+		in_left -= in - z.avail_in;
+		out_left -= out - z.avail_out;
+	} while (ret == Z_OK && in_left && out_left);
+	zlib.inflateEnd(&z);
+	job->got = job->out_len - out_left;
+	if (ret == Z_STREAM_END)
+		return 0;
+	return !out_left && ret != Z_DATA_ERROR ? too_long(job, err) : damaged("gzip", err);
+}
+#else
+static int unpack_gzip(struct job *job, struct hako_error *err)
+{
+	return left_out("zlib", "gzip", err);
+}
+#endif
+
+#ifdef WITH_LZMA
+struct xz {
+	__typeof__(lzma_stream_buffer_decode) *lzma_stream_buffer_decode;
+};
+
+static const struct dl_symbol xz_symbols[] = {
+	DL_SYMBOL(struct xz, lzma_stream_buffer_decode),
+	{NULL},
+};
+
+static int unpack_xz(struct job *job, struct hako_error *err)
+{
+	uint64_t limit = LZMA_MEMORY;
+	size_t in_pos = 0;
+	struct xz xz;
+	int ret = load("liblzma.so.5", xz_symbols, &xz, PURPOSE "xz", err);
+
+	if (ret)
+		return ret;
+	switch (xz.lzma_stream_buffer_decode(&limit, 0, NULL, job->in, &in_pos, job->in_len,
+					     job->out, &job->got, job->out_len)) {
+	case LZMA_OK:
+		return 0;
+	case LZMA_BUF_ERROR:
+		return too_long(job, err);
+	case LZMA_MEM_ERROR:
+		return error_set(err, -ENOMEM, "out of memory");
+	case LZMA_MEMLIMIT_ERROR:
+		return error_set(err, -EBADMSG,
+				 "its xz data wants %llu MiB to be unpacked, %u MiB are allowed",
+				 (unsigned long long)(limit >> 20), LZMA_MEMORY >> 20);
+	default:
+		return damaged("xz", err);
+	}
+}
+#else
+static int unpack_xz(struct job *job, struct hako_error *err)
+{
+	return left_out("lzma", "xz", err);
+}
+#endif
+
+#ifdef WITH_LZ4
+struct lz4 {
+	__typeof__(LZ4_decompress_safe) *LZ4_decompress_safe;
+	__typeof__(LZ4F_createDecompressionContext) *LZ4F_createDecompressionContext;
+	__typeof__(LZ4F_freeDecompressionContext) *LZ4F_freeDecompressionContext;
+	__typeof__(LZ4F_decompress) *LZ4F_decompress;
+	__typeof__(LZ4F_isError) *LZ4F_isError;
+};
+
+static const struct dl_symbol lz4_symbols[] = {
+	DL_SYMBOL(struct lz4, LZ4_decompress_safe),
+	DL_SYMBOL(struct lz4, LZ4F_createDecompressionContext),
+	DL_SYMBOL(struct lz4, LZ4F_freeDecompressionContext),
+	DL_SYMBOL(struct lz4, LZ4F_decompress),
+	DL_SYMBOL(struct lz4, LZ4F_isError),
+	{NULL},
+};
+
+/*
+ * A magic number, then blocks, each with its packed size in front; the end of the file is the
+ * end.
+ */
+static int unpack_lz4_legacy(const struct lz4 *lz4, struct job *job, struct hako_error *err)
+{
+	size_t pos = 4;
+	bool last = false;
+
+	/* What is left of 4 bytes or less is the unpacked size that Linux's build appends. */
+	while (!last && job->in_len - pos > 4) {
+		size_t size = get_le32(job->in + pos), left = job->in_len - pos - 4;
+		size_t room = MIN(job->out_len - job->got, LZ4_LEGACY_BLOCK);
+		int n;
+
+		pos += 4;
+		if (size == LZ4_LEGACY_MAGIC)
+			continue;
+		if (!size || size > left || size > INT32_MAX)
+			return damaged("lz4", err);
+		n = lz4->LZ4_decompress_safe((const char *)job->in + pos,
+					     (char *)job->out + job->got, size, room);
+		if (n < 0)
+			return room < LZ4_LEGACY_BLOCK ? too_long(job, err) : damaged("lz4", err);
+		job->got += n;
+		pos += size;
+		last = n < LZ4_LEGACY_BLOCK;
+	}
+	return last || job->in_len - pos == 4 || pos == job->in_len ? 0 : damaged("lz4", err);
+}
+
+static int unpack_lz4_frame(const struct lz4 *lz4, struct job *job, struct hako_error *err)
+{
+	const LZ4F_decompressOptions_t options = {.stableDst = 1};
+	LZ4F_dctx *ctx = NULL;
+	size_t pos = 0, more, in, out;
+
+	if (lz4->LZ4F_isError(lz4->LZ4F_createDecompressionContext(&ctx, LZ4F_VERSION)))
+		return error_set(err, -ENOMEM, "out of memory");
+	do {
+		in = job->in_len - pos;
+		out = job->out_len - job->got;
+		more = lz4->LZ4F_decompress(ctx, job->out + job->got, &out, job->in + pos, &in,
+					    &options);
+		pos += in;
+		job->got += out;
+	} while (!lz4->LZ4F_isError(more) && more && (in || out));
+	lz4->LZ4F_freeDecompressionContext(ctx);
+	if (!more)
+		return 0;
+	return job->got == job->out_len ? too_long(job, err) : damaged("lz4", err);
+}
+
+static int unpack_lz4(struct job *job, struct hako_error *err)
+{
+	struct lz4 lz4;
+	int ret = load("liblz4.so.1", lz4_symbols, &lz4, PURPOSE "lz4", err);
+
+	if (ret)
+		return ret;
+	if (get_le32(job->in) == LZ4_FRAME_MAGIC)
+		return unpack_lz4_frame(&lz4, job, err);
+	return unpack_lz4_legacy(&lz4, job, err);
+}
+#else
+static int unpack_lz4(struct job *job, struct hako_error *err)
+{
+	return left_out("lz4", "lz4", err);
+}
+#endif
+
+#ifdef WITH_ZSTD
+struct zstd {
+	__typeof__(ZSTD_findFrameCompressedSize) *ZSTD_findFrameCompressedSize;
+	__typeof__(ZSTD_decompress) *ZSTD_decompress;
+	__typeof__(ZSTD_isError) *ZSTD_isError;
+	__typeof__(ZSTD_getErrorName) *ZSTD_getErrorName;
+};
+
+static const struct dl_symbol zstd_symbols[] = {
+	DL_SYMBOL(struct zstd, ZSTD_findFrameCompressedSize),
+	DL_SYMBOL(struct zstd, ZSTD_decompress),
+	DL_SYMBOL(struct zstd, ZSTD_isError),
+	DL_SYMBOL(struct zstd, ZSTD_getErrorName),
+	{NULL},
+};
+
+static int unpack_zstd(struct job *job, struct hako_error *err)
+{
+	struct zstd zstd;
+	size_t size;
+	int ret = load("libzstd.so.1", zstd_symbols, &zstd, PURPOSE "zstd", err);
+
+	if (ret)
+		return ret;
+	size = zstd.ZSTD_findFrameCompressedSize(job->in, job->in_len);
+	if (zstd.ZSTD_isError(size))
+		return damaged("zstd", err);
+	/* In one piece it needs no window besides the output. */
+	job->got = zstd.ZSTD_decompress(job->out, job->out_len, job->in, size);
+	if (!zstd.ZSTD_isError(job->got))
+		return 0;
+	if (strstr(zstd.ZSTD_getErrorName(job->got), "too small"))
+		return too_long(job, err);
+	return damaged("zstd", err);
+}
+#else
+static int unpack_zstd(struct job *job, struct hako_error *err)
+{
+	return left_out("zstd", "zstd", err);
+}
+#endif
+
+int unpack(enum unpack_format format, const void *in, size_t in_len, void *out, size_t out_len,
+	   size_t *got, struct hako_error *err)
+{
+	struct job job = {.in = in, .in_len = in_len, .out = out, .out_len = out_len};
+	int ret;
+
+	*got = 0;
+	if (unpack_detect(in, in_len) != format)
+		return error_set(err, -EBADMSG, "does not begin as packed data of its format does");
+	switch (format) {
+	case UNPACK_GZIP:
+		ret = unpack_gzip(&job, err);
+		break;
+	case UNPACK_XZ:
+		ret = unpack_xz(&job, err);
+		break;
+	case UNPACK_LZ4:
+		ret = unpack_lz4(&job, err);
+		break;
+	case UNPACK_ZSTD:
+		ret = unpack_zstd(&job, err);
+		break;
+	default:
+		return error_set(err, -EOPNOTSUPP, "is not compressed in a way that hako unpacks");
+	}
+	if (!ret)
+		*got = job.got;
+	return ret;
+}
