@@ -64,6 +64,13 @@ HAKO_API int hako_vm_set(struct hako_vm *vm, const char *option, const char *val
  */
 HAKO_API int hako_vm_create(struct hako_vm *vm, struct hako_error *err);
 
+/**
+ * Have lines about what the guest does wrong, and the like, given to @log: from any of the VM's threads, one at a time, at most a hundred
+ * a second. Before hako_vm_create().
+ */
+HAKO_API void hako_vm_set_log(struct hako_vm *vm, void (*log)(void *opaque, const char *line),
+			      void *opaque);
+
 /** Let the guest run, for the first time or after hako_vm_pause(). */
 HAKO_API int hako_vm_start(struct hako_vm *vm, struct hako_error *err);
 
@@ -84,6 +91,12 @@ HAKO_API int hako_vm_stop(struct hako_vm *vm, struct hako_error *err);
  */
 HAKO_API int hako_vm_wait(struct hako_vm *vm, int timeout_ms, struct hako_exit_info *info,
 			  struct hako_error *err);
+
+/** A descriptor that polls readable once the VM has ended; the VM's, not to be read or closed. -1 before hako_vm_create(). */
+HAKO_API int hako_vm_end_fd(struct hako_vm *vm);
+
+/** A property of the VM as it runs, for the user: "console" (such as "/dev/pts/3" of --console pty). NULL if it has none. The VM's. */
+HAKO_API const char *hako_vm_get(struct hako_vm *vm, const char *property);
 
 /** End the VM if it still runs, and free all it has. NULL is allowed. */
 HAKO_API void hako_vm_destroy(struct hako_vm *vm);

@@ -9,10 +9,17 @@ struct vm;
 struct vcpu;
 
 struct machine_ops {
-	/* Lay out guest RAM of @ram_size bytes, make the interrupt controllers. Before vCPUs. */
+	/* Make the interrupt controllers, lay out guest RAM of @ram_size bytes. Before the vCPUs. */
 	int (*init)(struct vm *vm, uint64_t ram_size, struct hako_error *err);
-	/* All devices exist: load the kernel, write tables, set vCPU registers. At creation and after each reset. */
-	int (*boot)(struct vm *vm, struct hako_error *err);
+	/* Make the devices that are soldered on. Before the user's. */
+	int (*devices)(struct vm *vm, struct hako_error *err);
+	/*
+	 * All objects exist and are reset: load the kernel, write tables, set the vCPUs' registers. At creation (@fresh: memory is
+	 * zero, no vCPU has run) and after each reset.
+	 */
+	int (*boot)(struct vm *vm, bool fresh, struct hako_error *err);
+	/* State of the board outside objects (interrupt controllers) to power-on. */
+	int (*reset)(struct vm *vm, struct hako_error *err);
 	/* A free virtio-mmio window and its GSI; -ENOSPC. NULL: the board has none. */
 	int (*mmio_slot)(struct vm *vm, uint64_t *base, uint32_t *gsi, struct hako_error *err);
 	/* Press the power button. -EOPNOTSUPP if the board has none. */

@@ -26,6 +26,7 @@
 
 struct kvm;
 struct vcpu;
+struct vcpus;
 struct machine;
 struct pci_bus;
 struct fw_cfg;
@@ -62,7 +63,8 @@ struct vm {
 	struct pci_bus *pci;   /* root bus, or NULL on a board without */
 	struct fw_cfg *fw_cfg; /* or NULL */
 
-	struct vcpu *vcpu; /* array */
+	struct vcpu *vcpu;   /* array */
+	struct vcpus *vcpus; /* what they share */
 	unsigned int nvcpus;
 
 	struct loop *io_loop; /* for all that names no iothread */
@@ -73,6 +75,9 @@ struct vm {
 	struct vm_control *control;
 	pthread_mutex_t lock;
 	enum vm_state state;
+
+	int request;	    /* atomic: enum vm_request_kind that waits to be carried out; 0: none */
+	int request_status; /* what came with it */
 };
 
 /**
@@ -86,6 +91,10 @@ void vm_fail(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 
 
 /** A line for --log: what a guest did that it should not have, and the like; bounded in rate. Any thread. */
 void vm_log(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** The device class @name, or the one of that name that fits the board: "virtio-blk" is virtio-blk-pci where there is PCI. */
+int vm_device_class(struct vm *vm, const char *name, const struct class **cls,
+		    struct hako_error *err);
 
 /** The loop of that iothread's id, made if it is not there; the VM's io_loop for NULL. While devices are created. */
 int vm_iothread(struct vm *vm, const char *id, struct loop **loop, struct hako_error *err);

@@ -16,19 +16,22 @@ void vm_destroy_objects(struct vm *vm);
 struct vm_control;
 
 int vm_control_new(struct vm *vm, struct hako_error *err);
-/** Ends the thread. Not from itself. */
+/** Start the thread. */
+int vm_control_start(struct vm *vm, struct hako_error *err);
+/** End the thread. Not from itself. */
+void vm_control_stop(struct vm *vm);
 void vm_control_free(struct vm *vm);
-/** Wait for the end; -ETIMEDOUT. */
+/** Wait for the VM's end; -ETIMEDOUT. Without vm->lock. */
 int vm_control_wait(struct vm *vm, int timeout_ms, struct hako_exit_info *info);
-/** Has something been asked for that has not been carried out? */
-bool vm_control_pending(struct vm *vm);
+int vm_control_end_fd(struct vm *vm);
+void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *opaque);
+/** Carry out what has been asked for, if anything has. Under vm->lock. */
+void vm_control_take(struct vm *vm);
 
 /* --- vm.c, under vm->lock ---------------------------------------------------------------------- */
 
 void vm_pause_locked(struct vm *vm);
 void vm_resume_locked(struct vm *vm);
 int vm_reset_locked(struct vm *vm, struct hako_error *err);
-bool vm_no_reboot(const struct vm *vm);
-bool vm_panic_exits(const struct vm *vm);
 
 #endif

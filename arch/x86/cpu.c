@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "cpu.h"
+
+#include <linux/kvm.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+
+#include "boot.h"
+#include "vmm/kvm.h"
+#include "vmm/vcpu.h"
+#include "vmm/vm.h"
+
+#define CR0_PE		BIT(0)
+#define CR0_ET		BIT(4)
+#define CR0_NE		BIT(5)
+#define CR0_PG		BIT(31)
+#define CR4_PAE		BIT(5)
+#define EFER_LME	BIT(8)
+#define EFER_LMA	BIT(10)
+#define MSR_MISC_ENABLE 0x1a0
+#define MSR_TSC		0x10
+#define MSR_MAX		256
+
+/*
+ * The power-on state is what KVM gave a fresh vCPU: it knows best. A reset puts it back; the time-stamp counter alone goes on, since
+ * setting it on several vCPUs one after the other would tear them apart.
+ */
+struct cpu_state {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	struct kvm_vcpu_events events;
+	struct kvm_mp_state mp_state;
+	struct kvm_lapic_state lapic;
+	struct kvm_debugregs debugregs;
+	struct kvm_xcrs xcrs;
+	struct kvm_xsave xsave;
+	uint32_t nmsrs;
+	struct kvm_msr_entry msr[];
+};
+
+uint32_t cpu_apic_id(const struct vm *vm, uint32_t index)
+{
+	return index; /* one thread per core, one socket: no gaps */
+}
+
+static int vcpu_ioctl(struct vcpu *v, unsigned long request, void *arg, const char *what,
+		      struct hako_error *err)
+{
+	if (ioctl(v->fd, request, arg) < 0)
+		return error_errno(err, -errno, "KVM: vCPU %u: %s", v->index, what);
+	return 0;
+}
+
+static int set_cpuid(struct vcpu *v, struct hako_error *err)
+{
+	struct cpu_topology topology = {v->vm->nvcpus};
+	struct kvm_cpuid2 *cpuid;
+	int r;
+
+	r = cpuid_supported(v->vm->kvm->fd, &cpuid, err);
+	if (r)
+		return r;
+	cpuid_for_vcpu(cpuid, cpu_apic_id(v->vm, v->index), &topology,
+		       v->vm->kvm->cap[KVM_HAS_TSC_DEADLINE]);
+	r = vcpu_ioctl(v, KVM_SET_CPUID2, cpuid, "CPUID", err);
+	free(cpuid);
+	return r;
+}
+
+struct msr_buf {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry[MSR_MAX];
+};
+
+/* The MSRs that KVM would save. It stops at the first that it cannot read: leave that one out and try again. */
+static struct cpu_state *read_msrs(struct vcpu *v)
+{
+	struct {
+		struct kvm_msr_list head;
+		uint32_t index[MSR_MAX];
+	} list = {.head.nmsrs = MSR_MAX};
+	struct msr_buf *msrs = calloc(1, sizeof(*msrs));
+	struct cpu_state *s = NULL;
+	uint32_t n = 0;
+
+	if (!msrs || ioctl(v->vm->kvm->fd, KVM_GET_MSR_INDEX_LIST, &list) < 0)
+		goto out;
+	for (uint32_t i = 0; i < list.head.nmsrs; i++)
+		if (list.index[i] != MSR_TSC)
+			msrs->entry[n++].index = list.index[i];
+	while (n) {
+		int got;
+
+		msrs->head.nmsrs = n;
+		got = ioctl(v->fd, KVM_GET_MSRS, msrs);
+		if (got < 0 || got == (int)n)
+			break;
+		n--;
+		memmove(&msrs->entry[got], &msrs->entry[got + 1],
+			(n - got) * sizeof(msrs->entry[0]));
+	}
+	s = calloc(1, sizeof(*s) + n * sizeof(s->msr[0]));
+	if (s) {
+		s->nmsrs = n;
+		memcpy(s->msr, msrs->entry, n * sizeof(s->msr[0]));
+	}
+out:
+	free(msrs);
+	return s;
+}
+
+static int set_msrs(struct vcpu *v, const struct kvm_msr_entry *entry, uint32_t n)
+{
+	struct kvm_msrs *msrs = calloc(1, sizeof(*msrs) + n * sizeof(*entry));
+	uint32_t at = 0;
+
+	if (!msrs)
+		return -ENOMEM;
+	while (at < n) {
+		int done;
+
+		msrs->nmsrs = n - at;
+		memcpy(msrs->entries, entry + at, (n - at) * sizeof(*entry));
+		done = ioctl(v->fd, KVM_SET_MSRS, msrs);
+		if (done < 0)
+			break;
+		at += done + 1; /* read-only ones are passed over */
+	}
+	free(msrs);
+	return 0;
+}
+
+static int save_power_on(struct vcpu *v, struct hako_error *err)
+{
+	struct kvm *kvm = v->vm->kvm;
+	struct cpu_state *s = read_msrs(v);
+	int r;
+
+	if (!s)
+		return error_errno(err, -ENOMEM, "vCPU %u", v->index);
+	v->power_on = s;
+	r = vcpu_ioctl(v, KVM_GET_REGS, &s->regs, "registers", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_GET_SREGS, &s->sregs, "system registers", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_GET_VCPU_EVENTS, &s->events, "events", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_GET_MP_STATE, &s->mp_state, "run state", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_GET_LAPIC, &s->lapic, "local APIC", err);
+	if (!r && kvm->cap[KVM_HAS_DEBUGREGS])
+		r = vcpu_ioctl(v, KVM_GET_DEBUGREGS, &s->debugregs, "debug registers", err);
+	if (!r && kvm->cap[KVM_HAS_XCRS])
+		r = vcpu_ioctl(v, KVM_GET_XCRS, &s->xcrs, "XCR0", err);
+	if (!r && kvm->cap[KVM_HAS_XSAVE])
+		r = vcpu_ioctl(v, KVM_GET_XSAVE, &s->xsave, "extended registers", err);
+	return r;
+}
+
+int cpu_init(struct vcpu *v, struct hako_error *err)
+{
+	static const struct kvm_msr_entry misc_enable = {
+		.index = MSR_MISC_ENABLE,
+		.data = 1, /* fast string operations, as every firmware leaves it */
+	};
+	int r;
+
+	r = set_cpuid(v, err);
+	if (!r)
+		r = set_msrs(v, &misc_enable, 1);
+	if (!r)
+		r = save_power_on(v, err);
+	return r;
+}
+
+/* --- the state a kernel is entered in -------------------------------------------------------- */
+
+/* Selectors 0x10 and 0x18, as Linux's boot protocol asks for; boot.c puts the same into the GDT. */
+static void flat_segments(struct kvm_sregs *sregs, bool long_mode)
+{
+	struct kvm_segment code = {
+		.selector = 0x10,
+		.limit = 0xffffffff,
+		.type = 11, /* code, readable, accessed */
+		.present = 1,
+		.s = 1,
+		.g = 1,
+		.l = long_mode,
+		.db = !long_mode,
+	};
+	struct kvm_segment data = code;
+
+	data.selector = 0x18;
+	data.type = 3; /* data, writable, accessed */
+	data.l = 0;
+	data.db = 1;
+	sregs->cs = code;
+	sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
+	sregs->tr = (struct kvm_segment){.limit = 0xffff, .type = 11, .present = 1};
+	sregs->ldt = (struct kvm_segment){.unusable = 1};
+	sregs->gdt = (struct kvm_dtable){.base = BOOT_GDT_GPA, .limit = 4 * 8 - 1};
+	sregs->idt = (struct kvm_dtable){.limit = 0};
+}
+
+static void enter_kernel(const struct boot_entry *entry, struct kvm_regs *regs,
+			 struct kvm_sregs *sregs)
+{
+	*regs = (struct kvm_regs){
+		.rip = entry->rip,
+		.rsp = entry->rsp,
+		.rsi = entry->rsi,
+		.rbx = entry->rbx,
+		.rax = entry->rax,
+		.rflags = 2,
+	};
+	switch (entry->mode) {
+	case BOOT_MODE_REAL:
+		sregs->cs.selector = entry->cs;
+		sregs->cs.base = (uint64_t)entry->cs << 4;
+		break;
+	case BOOT_MODE_PROTECTED:
+		flat_segments(sregs, false);
+		sregs->cr0 = CR0_PE | CR0_ET;
+		break;
+	case BOOT_MODE_LONG:
+		flat_segments(sregs, true);
+		sregs->cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG;
+		sregs->cr3 = BOOT_PAGE_TABLES;
+		sregs->cr4 = CR4_PAE;
+		sregs->efer = EFER_LME | EFER_LMA;
+		break;
+	}
+}
+
+/* Back to power-on. Order matters: the APIC's mode (in sregs) before its registers. */
+static int restore_power_on(struct vcpu *v, const struct kvm_regs *regs,
+			    const struct kvm_sregs *sregs, struct hako_error *err)
+{
+	struct kvm *kvm = v->vm->kvm;
+	struct cpu_state *s = v->power_on;
+	int r;
+
+	r = vcpu_ioctl(v, KVM_SET_MP_STATE, &s->mp_state, "run state", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_SET_VCPU_EVENTS, &s->events, "events", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_SET_SREGS, (void *)sregs, "system registers", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_SET_REGS, (void *)regs, "registers", err);
+	if (!r)
+		r = set_msrs(v, s->msr, s->nmsrs);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_SET_LAPIC, &s->lapic, "local APIC", err);
+	if (!r && kvm->cap[KVM_HAS_DEBUGREGS])
+		r = vcpu_ioctl(v, KVM_SET_DEBUGREGS, &s->debugregs, "debug registers", err);
+	if (!r && kvm->cap[KVM_HAS_XCRS])
+		r = vcpu_ioctl(v, KVM_SET_XCRS, &s->xcrs, "XCR0", err);
+	if (!r && kvm->cap[KVM_HAS_XSAVE])
+		r = vcpu_ioctl(v, KVM_SET_XSAVE, &s->xsave, "extended registers", err);
+	return r;
+}
+
+int cpu_reset(struct vcpu *v, const struct boot_entry *entry, bool fresh, struct hako_error *err)
+{
+	struct kvm_regs regs = v->power_on->regs;
+	struct kvm_sregs sregs = v->power_on->sregs;
+	int r;
+
+	if (entry)
+		enter_kernel(entry, &regs, &sregs);
+	if (!fresh)
+		return restore_power_on(v, &regs, &sregs, err);
+	if (!entry)
+		return 0;
+	r = vcpu_ioctl(v, KVM_SET_SREGS, &sregs, "system registers", err);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_SET_REGS, &regs, "registers", err);
+	return r;
+}

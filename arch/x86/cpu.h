@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* An x86 vCPU's registers: CPUID, power-on state, reset, the state a kernel is entered in. */
+#ifndef ARCH_X86_CPU_H
+#define ARCH_X86_CPU_H
+
+#include "vmm/error.h"
+#include "vmm/util.h"
+
+struct vm;
+struct vcpu;
+struct boot_entry;
+struct kvm_cpuid2;
+
+/** After KVM_CREATE_VCPU, in the vCPU's thread: CPUID, MSRs; remembers the power-on state in vcpu->power_on. */
+int cpu_init(struct vcpu *vcpu, struct hako_error *err);
+
+/**
+ * To the state after power-on: the first vCPU ready to run, the others waiting for INIT and SIPI. @entry (first vCPU only) starts it where
+ * a kernel wants to be entered instead of at the reset vector; @fresh: nothing has run since cpu_init(). vCPUs are parked.
+ */
+int cpu_reset(struct vcpu *vcpu, const struct boot_entry *entry, bool fresh,
+	      struct hako_error *err);
+
+/** The APIC ID of vCPU @index. */
+uint32_t cpu_apic_id(const struct vm *vm, uint32_t index);
+
+/* --- cpuid.c ------------------------------------------------------------------------------------- */
+
+struct cpu_topology {
+	uint32_t vcpus; /* one socket, one thread per core */
+};
+
+/** What KVM supports, for all vCPUs; the caller frees it. @kvm_fd: of /dev/kvm. */
+int cpuid_supported(int kvm_fd, struct kvm_cpuid2 **cpuid, struct hako_error *err);
+
+/** Fill in what differs between vCPUs or depends on the VM: APIC ID, topology leaves, bits that KVM leaves to us. */
+void cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id, const struct cpu_topology *topology,
+		    bool tsc_deadline);
+
+#endif

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "devices/char/char.h"
+#include "vm.h"
+
+static const char *const decompress_names[] = {"auto", "host", "guest", NULL};
+static const char *const panic_names[] = {"exit", "pause", "none", NULL};
+static const char *const loop_names[] = {"auto", "io_uring", "threads", NULL};
+
+#define T struct vm_config
+const struct option vm_config_options[] = {
+	OPT_STRING("name", T, name, NULL, "name of the VM, and of its threads' owner in logs"),
+	OPT_STRING("machine", T, machine, "q35", "board: q35, micro, or a version such as q35-1.0"),
+	OPT_STRING("memory", T, memory, "512M", "guest memory; a plain number counts MiB"),
+	OPT_STRING("cpus", T, cpus, "1", "number of vCPUs"),
+	OPT_STRING("kernel", T, kernel, NULL, "bzImage, ELF or Multiboot kernel to boot"),
+	OPT_STRING("initrd", T, initrd, NULL, "initial ramdisk for the kernel"),
+	OPT_STRING("append", T, append, NULL, "kernel command line"),
+	OPT_ENUM("kernel-decompress", T, decompress, "auto", decompress_names,
+		 "who unpacks a bzImage"),
+	OPT_LIST("disk", T, disk,
+		 "FILE[,option=...]: a disk, with options of its node and of virtio-blk"),
+	OPT_LIST("net", T, net,
+		 "user|tap|none[,option=...]: a network card, with options of both sides"),
+	OPT_LIST("console", T, console, "stdio|pty|null|none|file:PATH|unix:PATH: a serial line"),
+	OPT_LIST("device", T, device, "CLASS[,option=...]: any device, see \"hako help device\""),
+	OPT_LIST("blockdev", T, blockdev,
+		 "CLASS,node-name=ID,...: a disk node for a device's drive=ID"),
+	OPT_LIST("netdev", T, netdev, "CLASS,id=ID,...: a network for a device's netdev=ID"),
+	OPT_LIST("chardev", T, chardev, "CLASS,id=ID,...: a character backend for a chardev=ID"),
+	OPT_LIST("iothread", T, iothread, "ID: a thread for disks' and cards' iothread=ID"),
+	OPT_LIST("fw_cfg", T, fw_cfg,
+		 "name=NAME,file=PATH|string=TEXT: an item for the guest's fw_cfg"),
+	OPT_BOOL("no-reboot", T, no_reboot, "off", "end instead of restarting the guest"),
+	OPT_ENUM("panic", T, panic, "exit", panic_names,
+		 "what to do when the guest reports a panic"),
+	OPT_ENUM("loop", T, loop, "auto", loop_names,
+		 "how I/O is done: io_uring, or epoll and threads"),
+	OPT_STRING("kvm", T, kvm, "/dev/kvm", "the KVM device"),
+	OPT_END,
+};
+#undef T
+
+static int parse_memory(struct vm_config *c, struct hako_error *err)
+{
+	int r = parse_size(c->memory, MiB, &c->ram_size);
+
+	if (r == -EINVAL)
+		return error_set(err, r, "--memory %s: not a size such as 512M or 4G", c->memory);
+	if (r)
+		return error_set(err, r, "--memory %s: out of range", c->memory);
+	if (c->ram_size < 1 * MiB)
+		return error_set(err, -ERANGE, "--memory %s: a guest needs at least 1M", c->memory);
+	if (c->ram_size % PAGE_SIZE)
+		return error_set(err, -EINVAL, "--memory %s: not a multiple of 4 KiB", c->memory);
+	return 0;
+}
+
+static int parse_cpus(struct vm_config *c, struct hako_error *err)
+{
+	uint64_t n;
+	int r = parse_uint(c->cpus, &n);
+
+	if (r == -EINVAL)
+		return error_set(err, r, "--cpus %s: not a number", c->cpus);
+	if (r || n == 0 || n > 4096)
+		return error_set(err, -ERANGE, "--cpus %s: out of range, at least 1", c->cpus);
+	c->ncpus = n;
+	return 0;
+}
+
+int config_finish(struct vm_config *c, struct hako_error *err)
+{
+	int r = parse_memory(c, err);
+
+	if (!r)
+		r = parse_cpus(c, err);
+	if (!r && !c->kernel)
+		return error_set(err, -EINVAL,
+				 "--kernel FILE is missing (hako has no firmware that could boot "
+				 "from a disk)");
+	if (!r && !c->kernel && (c->initrd || c->append))
+		return error_set(err, -EINVAL, "--initrd and --append need --kernel");
+	return r;
+}
+
+/* --- objects --------------------------------------------------------------------------------- */
+
+int vm_device_class(struct vm *vm, const char *name, const struct class **cls,
+		    struct hako_error *err)
+{
+	char full[64];
+
+	*cls = class_find(CLASS_DEVICE, name);
+	if (!*cls && strlen(name) < 48) {
+		snprintf(full, sizeof(full), "%s-%s", name, vm->pci ? "pci" : "device");
+		*cls = class_find(CLASS_DEVICE, full);
+	}
+	if (*cls && (*cls)->internal)
+		return error_set(err, -EINVAL, "%s: part of the board, cannot be added", name);
+	return *cls ? 0 : class_get(CLASS_DEVICE, name, cls, err);
+}
+
+/* "CLASS,option=…" or JSON with "driver"; @key: what JSON and long forms call the class. */
+static int new_from_text(struct vm *vm, enum class_kind kind, const char *key, const char *text,
+			 struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	const struct class *cls;
+	const char *name;
+	int r;
+
+	r = keyvals_parse(&kv, text, key, err);
+	name = r ? NULL : keyvals_take(&kv, key);
+	if (!r && !name)
+		r = error_set(err, -EINVAL, "%s=… is missing", key);
+	if (!r)
+		r = kind == CLASS_DEVICE ? vm_device_class(vm, name, &cls, err)
+					 : class_get(kind, name, &cls, err);
+	if (!r && kind == CLASS_BLOCKDEV && keyvals_get(&kv, "node-name"))
+		r = keyvals_add(&kv, "id", keyvals_take(&kv, "node-name"));
+	if (!r)
+		r = object_new(vm, cls, &kv, NULL, err);
+	keyvals_free(&kv);
+	return r;
+}
+
+static bool in_table(const struct option *table, const char *key)
+{
+	for (; table && table->name; table++)
+		if (!strcmp(table->name, key))
+			return true;
+	return false;
+}
+
+/* Move to @to what @cls knows. */
+static int split_keyvals(struct keyvals *from, const struct class *cls, struct keyvals *to)
+{
+	for (size_t i = 0; i < from->n; i++) {
+		struct keyval *v = &from->v[i];
+
+		if (v->used || !in_table(cls->options, v->key))
+			continue;
+		v->used = true;
+		if (keyvals_add(to, v->key, v->value))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* Drop what was used, so that the rest can be another object's options. */
+static void drop_used(struct keyvals *kv)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < kv->n; i++) {
+		if (kv->v[i].used) {
+			free(kv->v[i].key);
+			free(kv->v[i].value);
+		} else {
+			kv->v[n++] = kv->v[i];
+		}
+	}
+	kv->n = n;
+}
+
+/*
+ * The short forms --disk and --net: a backend and the device in front of it from one list of options. An option goes to
+ * the backend if that has one of the name, else to the device.
+ */
+static int new_pair(struct vm *vm, struct keyvals *kv, enum class_kind kind,
+		    const char *backend_class, const char *device, const char *link, const char *id,
+		    struct hako_error *err)
+{
+	const struct class *back, *front;
+	struct keyvals back_kv = {0};
+	int r;
+
+	r = class_get(kind, backend_class, &back, err);
+	if (!r)
+		r = vm_device_class(vm, device, &front, err);
+	if (!r)
+		r = split_keyvals(kv, back, &back_kv) ?: keyvals_add(&back_kv, "id", id);
+	drop_used(kv);
+	if (!r)
+		r = object_new(vm, back, &back_kv, NULL, err);
+	if (!r)
+		r = keyvals_add(kv, link, id) ?: object_new(vm, front, kv, NULL, err);
+	keyvals_free(&back_kv);
+	return r;
+}
+
+static int new_disk(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	const char *format = NULL;
+	struct keyvals kv = {0};
+	char id[24];
+	int r;
+
+	snprintf(id, sizeof(id), "disk%u", n);
+	r = keyvals_parse(&kv, text, "filename", err);
+	if (!r)
+		format = keyvals_take(&kv, "format");
+	if (!r)
+		r = new_pair(vm, &kv, CLASS_BLOCKDEV, format ? format : "raw", "virtio-blk",
+			     "drive", id, err);
+	keyvals_free(&kv);
+	return r;
+}
+
+static int new_net(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	const char *type = NULL;
+	char id[24];
+	int r;
+
+	snprintf(id, sizeof(id), "net%u", n);
+	r = keyvals_parse(&kv, text, "type", err);
+	if (!r)
+		type = keyvals_take(&kv, "type");
+	if (!r && !type)
+		r = error_set(err, -EINVAL, "type=… is missing");
+	if (!r && strcmp(type, "none"))
+		r = new_pair(vm, &kv, CLASS_NETDEV, type, "virtio-net", "netdev", id, err);
+	keyvals_free(&kv);
+	return r;
+}
+
+static int new_console(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	const struct class *cls = class_find(CLASS_DEVICE, "isa-serial");
+	struct keyvals kv = {0};
+	char id[24], index[16];
+	int r;
+
+	if (!strcmp(text, "none"))
+		return 0;
+	snprintf(id, sizeof(id), "console%u", n);
+	snprintf(index, sizeof(index), "%u", n);
+	if (!cls)
+		return error_set(err, -EOPNOTSUPP, "hako was built without a serial port");
+	r = chardev_new_from_text(vm, id, text, err);
+	if (!r)
+		r = keyvals_add(&kv, "chardev", id) ?: keyvals_add(&kv, "index", index);
+	if (!r)
+		r = object_new(vm, cls, &kv, NULL, err);
+	keyvals_free(&kv);
+	return r;
+}
+
+static int new_iothread(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	struct loop *loop;
+
+	return vm_iothread(vm, text, &loop, err);
+}
+
+static int new_chardev(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	return new_from_text(vm, CLASS_CHARDEV, "backend", text, err);
+}
+
+static int new_netdev(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	return new_from_text(vm, CLASS_NETDEV, "type", text, err);
+}
+
+static int new_blockdev(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	return new_from_text(vm, CLASS_BLOCKDEV, "driver", text, err);
+}
+
+static int new_device(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	return new_from_text(vm, CLASS_DEVICE, "driver", text, err);
+}
+
+static int for_list(struct vm *vm, char **list, const char *option,
+		    int (*make)(struct vm *, const char *, unsigned int, struct hako_error *),
+		    struct hako_error *err)
+{
+	for (unsigned int i = 0; list && list[i]; i++) {
+		int r = make(vm, list[i], i, err);
+
+		if (r) {
+			error_prefix(err, "--%s %s", option, list[i]);
+			return r;
+		}
+	}
+	return 0;
+}
+
+int config_create_objects(struct vm *vm, struct hako_error *err)
+{
+	struct vm_config *c = vm->config;
+	int r;
+
+	r = for_list(vm, c->iothread, "iothread", new_iothread, err);
+	if (!r)
+		r = for_list(vm, c->chardev, "chardev", new_chardev, err);
+	if (!r)
+		r = for_list(vm, c->netdev, "netdev", new_netdev, err);
+	if (!r)
+		r = for_list(vm, c->blockdev, "blockdev", new_blockdev, err);
+	if (!r)
+		r = for_list(vm, c->console, "console", new_console, err);
+	if (!r)
+		r = for_list(vm, c->disk, "disk", new_disk, err);
+	if (!r)
+		r = for_list(vm, c->net, "net", new_net, err);
+	if (!r)
+		r = for_list(vm, c->device, "device", new_device, err);
+	return r;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A VM's options, as hako_vm_set() and the command line give them, before anything is made of them. */
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+#include "option.h"
+
+struct vm;
+
+enum config_decompress {
+	DECOMPRESS_AUTO,
+	DECOMPRESS_HOST,
+	DECOMPRESS_GUEST
+};
+enum config_panic {
+	PANIC_EXIT,
+	PANIC_PAUSE,
+	PANIC_NONE
+};
+
+struct vm_config {
+	char *name, *machine, *memory, *cpus;
+	char *kernel, *initrd, *append;
+	int decompress, panic, loop;
+	bool no_reboot;
+	char *kvm;
+	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **iothread,
+		**fw_cfg;
+	/* Made of memory and cpus by config_finish(). */
+	uint64_t ram_size;
+	uint32_t ncpus;
+};
+
+extern const struct option vm_config_options[];
+
+/** Check and convert; errors name the option as the command line has it (--memory). */
+int config_finish(struct vm_config *config, struct hako_error *err);
+
+/** Make the objects that --chardev, --netdev, --blockdev, --iothread, --console, --disk, --net and --device name. */
+int config_create_objects(struct vm *vm, struct hako_error *err);
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The control thread: it carries out what guests and devices ask for, since those who ask (a vCPU, a loop) could not wait for the
+ * vCPUs and loops that have to stop first. And it keeps how the VM ended.
+ */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "vcpu.h"
+#include "vm_internal.h"
+
+#define LOG_PER_SECOND 100
+
+struct vm_control {
+	pthread_t thread;
+	bool thread_started;
+	pthread_mutex_t lock; /* a leaf */
+	pthread_cond_t changed;
+	bool ending; /* of the thread */
+	bool ended;  /* of the VM: info is valid */
+	struct hako_exit_info info;
+	char failure[1020]; /* vm_fail()'s first message */
+	int end_fd;
+
+	void (*log)(void *opaque, const char *line);
+	void *log_opaque;
+	time_t log_second;
+	unsigned int log_lines;
+};
+
+void vm_request(struct vm *vm, enum vm_request_kind kind, int status)
+{
+	struct vm_control *c = vm->control;
+	bool override = kind == VM_REQUEST_STOP || kind == VM_REQUEST_ERROR;
+
+	if (c)
+		pthread_mutex_lock(&c->lock);
+	if (!vm->request || override) {
+		vm->request_status = status;
+		__atomic_store_n(&vm->request, kind, __ATOMIC_SEQ_CST);
+	}
+	if (!c)
+		return;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+	vcpus_kick(vm);
+}
+
+void vm_fail(struct vm *vm, const char *fmt, ...)
+{
+	struct vm_control *c = vm->control;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (c) {
+		pthread_mutex_lock(&c->lock);
+		if (!*c->failure)
+			vsnprintf(c->failure, sizeof(c->failure), fmt, ap);
+		pthread_mutex_unlock(&c->lock);
+	}
+	va_end(ap);
+	vm_request(vm, VM_REQUEST_ERROR, 1);
+}
+
+void vm_log(struct vm *vm, const char *fmt, ...)
+{
+	struct vm_control *c = vm->control;
+	char line[512];
+	va_list ap;
+	time_t now;
+
+	if (!c || !c->log)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	now = clock_now() / NSEC_PER_SEC;
+	pthread_mutex_lock(&c->lock);
+	if (now != c->log_second) {
+		c->log_second = now;
+		c->log_lines = 0;
+	}
+	if (c->log_lines++ < LOG_PER_SECOND)
+		c->log(c->log_opaque, line);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *opaque)
+{
+	vm->control->log = log;
+	vm->control->log_opaque = opaque;
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+static void end_vm(struct vm *vm, enum hako_exit reason, int status, const char *message)
+{
+	struct vm_control *c = vm->control;
+
+	if (vm->state == VM_RUNNING)
+		vm_pause_locked(vm);
+	vm->state = VM_ENDED;
+	pthread_mutex_lock(&c->lock);
+	if (!c->ended) {
+		c->info.reason = reason;
+		c->info.status = status;
+		snprintf(c->info.message, sizeof(c->info.message), "%s", message);
+		c->ended = true;
+		eventfd_write(c->end_fd, 1);
+	}
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void do_reset(struct vm *vm)
+{
+	bool running = vm->state == VM_RUNNING;
+	struct hako_error err;
+
+	if (vm->config->no_reboot) {
+		end_vm(vm, HAKO_EXIT_RESET, 0, "the guest asked for a reset");
+		return;
+	}
+	if (running)
+		vm_pause_locked(vm);
+	if (vm_reset_locked(vm, &err))
+		end_vm(vm, HAKO_EXIT_ERROR, 1, err.message);
+	else if (running)
+		vm_resume_locked(vm);
+}
+
+static void do_panic(struct vm *vm, int events)
+{
+	vm_log(vm, "the guest reports a panic (event bits %d)", events);
+	switch ((enum config_panic)vm->config->panic) {
+	case PANIC_EXIT:
+		end_vm(vm, HAKO_EXIT_PANIC, 1, "the guest panicked");
+		break;
+	case PANIC_PAUSE:
+		if (vm->state == VM_RUNNING)
+			vm_pause_locked(vm);
+		break;
+	case PANIC_NONE:
+		if (vm->state == VM_RUNNING)
+			vcpus_resume(vm);
+	}
+}
+
+/* Under vm->lock. */
+static void carry_out(struct vm *vm, enum vm_request_kind kind, int status)
+{
+	if (vm->state == VM_ENDED || vm->state == VM_NEW)
+		return;
+	switch (kind) {
+	case VM_REQUEST_RESET:
+		do_reset(vm);
+		break;
+	case VM_REQUEST_POWEROFF:
+		end_vm(vm, HAKO_EXIT_POWEROFF, 0, "the guest powered off");
+		break;
+	case VM_REQUEST_DEBUG_EXIT:
+		end_vm(vm, HAKO_EXIT_DEBUG, status, "the guest wrote to isa-debug-exit");
+		break;
+	case VM_REQUEST_PANIC:
+		do_panic(vm, status);
+		break;
+	case VM_REQUEST_STOP:
+		end_vm(vm, HAKO_EXIT_STOPPED, 0, "stopped");
+		break;
+	case VM_REQUEST_ERROR:
+		end_vm(vm, HAKO_EXIT_ERROR, 1, vm->control->failure);
+		break;
+	}
+}
+
+void vm_control_take(struct vm *vm)
+{
+	struct vm_control *c = vm->control;
+	int kind, status;
+
+	pthread_mutex_lock(&c->lock);
+	kind = vm->request;
+	status = vm->request_status;
+	__atomic_store_n(&vm->request, 0, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&c->lock);
+	if (kind)
+		carry_out(vm, kind, status);
+}
+
+static void *control_thread(void *arg)
+{
+	struct vm *vm = arg;
+	struct vm_control *c = vm->control;
+
+	pthread_setname_np(pthread_self(), "hako-control");
+	pthread_mutex_lock(&c->lock);
+	while (!c->ending) {
+		if (!vm->request) {
+			pthread_cond_wait(&c->changed, &c->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&c->lock);
+		pthread_mutex_lock(&vm->lock);
+		vm_control_take(vm);
+		pthread_mutex_unlock(&vm->lock);
+		pthread_mutex_lock(&c->lock);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+/* --- for the VM ------------------------------------------------------------------------------ */
+
+int vm_control_wait(struct vm *vm, int timeout_ms, struct hako_exit_info *info)
+{
+	struct vm_control *c = vm->control;
+	struct timespec until;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += timeout_ms / 1000;
+	until.tv_nsec += timeout_ms % 1000 * 1000000l;
+	if (until.tv_nsec >= (long)NSEC_PER_SEC) {
+		until.tv_sec++;
+		until.tv_nsec -= NSEC_PER_SEC;
+	}
+	pthread_mutex_lock(&c->lock);
+	while (!c->ended && !r)
+		r = timeout_ms < 0 ? pthread_cond_wait(&c->changed, &c->lock)
+				   : pthread_cond_clockwait(&c->changed, &c->lock, CLOCK_MONOTONIC,
+							    &until);
+	if (c->ended && info)
+		*info = c->info;
+	r = c->ended ? 0 : -ETIMEDOUT;
+	pthread_mutex_unlock(&c->lock);
+	return r;
+}
+
+int vm_control_new(struct vm *vm, struct hako_error *err)
+{
+	struct vm_control *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return error_errno(err, -ENOMEM, "VM");
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->changed, NULL);
+	c->end_fd = -1;
+	vm->control = c;
+	return 0;
+}
+
+int vm_control_start(struct vm *vm, struct hako_error *err)
+{
+	struct vm_control *c = vm->control;
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int r;
+
+	c->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->end_fd < 0)
+		return error_errno(err, -errno, "eventfd");
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 256 * KiB);
+	r = pthread_create(&c->thread, &attr, control_thread, vm);
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	c->thread_started = !r;
+	return r ? error_errno(err, -r, "control thread") : 0;
+}
+
+int vm_control_end_fd(struct vm *vm)
+{
+	return vm->control->end_fd;
+}
+
+void vm_control_stop(struct vm *vm)
+{
+	struct vm_control *c = vm->control;
+
+	if (!c || !c->thread_started)
+		return;
+	pthread_mutex_lock(&c->lock);
+	c->ending = true;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+	pthread_join(c->thread, NULL);
+	c->thread_started = false;
+}
+
+void vm_control_free(struct vm *vm)
+{
+	struct vm_control *c = vm->control;
+
+	if (!c)
+		return;
+	vm_control_stop(vm);
+	if (c->end_fd >= 0)
+		close(c->end_fd);
+	pthread_mutex_destroy(&c->lock);
+	pthread_cond_destroy(&c->changed);
+	free(c);
+	vm->control = NULL;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * vCPU threads. Each makes its vCPU, then sleeps until the VM runs; it leaves the guest for good or for a while when it is kicked.
+ * Kicks are a signal that these threads block, and that only KVM_RUN lets through (KVM_SET_SIGNAL_MASK): it needs no handler.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include <pthread.h>
+
+#include "bus.h"
+#include "error.h"
+
+struct vm;
+struct kvm_run;
+struct cpu_state;
+
+struct vcpu {
+	struct vm *vm;
+	uint32_t index;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+	bool thread_started;
+	struct bus_reader pio, mmio;
+	struct cpu_state *power_on; /* registers after power-on, for resets */
+	bool must_stop;		    /* atomic: park before the next entry */
+	bool needs_completion;	    /* the last exit's I/O is not yet in the registers */
+	bool parked;		    /* under vcpus->lock */
+	uint64_t exits;		    /* KVM_RUN's returns; this thread's */
+};
+
+struct vcpus; /* what the vCPUs of one VM share: vm->vcpus */
+
+/** Start the threads of @n vCPUs, which create them in parallel. vcpus_ready() waits for the outcome. */
+int vcpus_new(struct vm *vm, uint32_t n, struct hako_error *err);
+int vcpus_ready(struct vm *vm, struct hako_error *err);
+/** End the threads and free. */
+void vcpus_free(struct vm *vm);
+/** Let them run the guest. */
+void vcpus_resume(struct vm *vm);
+/** Returns when none runs the guest and none is in a handler; registers are up to date. Not from a vCPU's thread. */
+void vcpus_pause(struct vm *vm);
+/** Have all of them leave the guest soon and park, without waiting. Any thread. */
+void vcpus_kick(struct vm *vm);
+
+#endif
