@@ -3,7 +3,7 @@
  * Event loops: one thread each, which owns the queues, disks and connections that were given to it. On io_uring; where that is
  * refused, on epoll with a pool of threads for disk I/O. Callbacks run in the loop's thread, one at a time.
  *
- * Unless noted, functions may be called in the loop's thread only. loop_post(), loop_call() and loop_wake() are the way in from others.
+ * Unless noted, functions may be called in the loop's thread only. loop_post() and loop_call() are the way in from others.
  */
 #ifndef VMM_LOOP_H
 #define VMM_LOOP_H
@@ -48,14 +48,18 @@ struct loop_msg {
  */
 void loop_post(struct loop *loop, struct loop_msg *msg);
 
-/** Run @fn(@arg) in the loop's thread and wait for it. From any thread; from the loop's own it is a plain call. */
+/**
+ * Run @fn(@arg) in the loop's thread and wait for it, and for the end of that turn: what @fn deferred and signalled is done, and a
+ * descriptor that it stopped watching is no longer held by the kernel. From any thread; from the loop's own it is a plain call.
+ */
 void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg);
 
 /* --- descriptors ------------------------------------------------------------------------------- */
 
 /*
- * Watch a descriptor. @fn gets the poll events that are there. Level-triggered, unless @edge: then one call for each
- * wake-up of the descriptor, and nobody has to read an eventfd to silence it.
+ * Watch a descriptor. @fn gets the poll events that are there. Level-triggered, unless @edge: then a call after each
+ * wake-up of the descriptor (several may come as one), and nobody has to read an eventfd to silence it. A call too many
+ * is possible. POLLERR and POLLHUP are reported unasked, unless suspended.
  */
 struct loop_watch {
 	struct loop *loop;
@@ -81,10 +85,10 @@ void loop_watch_stop(struct loop_watch *watch);
 struct loop_timer {
 	void (*fn)(struct loop_timer *timer);
 	void *opaque;
-	/* the loop's */
-	struct loop *loop;
+	/* the loop's; a pairing heap, so that setting a timer can not fail */
+	struct loop *loop; /* NULL: not set */
 	uint64_t deadline;
-	uint32_t heap_index; /* 0: not set */
+	struct loop_timer *child, *next, *prev;
 };
 
 /** Call timer->fn once at @deadline (clock_now()'s nanoseconds); replaces an earlier setting. */

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Between the loop and its engines. A turn of a loop is: callbacks for what the kernel reported; messages; timers; deferred calls;
+ * then the engine hands over all that was asked for in the meantime, and sleeps. Callbacks only change lists, never the
+ * engine's rings.
+ */
+#ifndef VMM_LOOP_IMPL_H
+#define VMM_LOOP_IMPL_H
+
+#include <pthread.h>
+
+#include "loop.h"
+
+#define LOOP_MAX_SIGNALS 64 /* in one turn; more are written at once */
+#define LOOP_NO_TIMEOUT	 UINT64_MAX
+
+/*
+ * The engine's side of a watch. It outlives the watch until the kernel has let go of it, since events may be on their way when a
+ * watch is stopped.
+ */
+struct loop_slot {
+	struct loop_watch *watch; /* NULL: stopped, waits to be freed */
+	struct list link;	  /* in loop->slots */
+	struct list changed;	  /* in the engine's list of slots that it has to look at */
+	int fd;
+	uint32_t mask;	 /* the kernel waits for these */
+	bool armed;	 /* the kernel has it */
+	bool cancelling; /* and has been told to give it back */
+	bool busy;	 /* its callback runs */
+	bool failed;	 /* the kernel refuses this descriptor */
+	bool own_fd;	 /* fd is a duplicate */
+	bool always;	 /* cannot be polled, hence is always ready */
+};
+
+struct loop_call_msg;
+
+struct loop_ops {
+	enum loop_engine engine;
+	/* First and last thing in the loop's thread. */
+	int (*init)(struct loop *loop, struct hako_error *err);
+	void (*free)(struct loop *loop);
+	/* Hand over signals, changed watches and I/O; then sleep until an event or for @timeout ns. */
+	void (*wait)(struct loop *loop, uint64_t timeout);
+	/* Call back for what the kernel reported. */
+	void (*dispatch)(struct loop *loop);
+	int (*watch_start)(struct loop *loop, struct loop_slot *slot, struct hako_error *err);
+	void (*watch_set)(struct loop *loop, struct loop_slot *slot);
+	/* slot->watch is NULL already. Frees the slot, now or later. */
+	void (*watch_stop)(struct loop *loop, struct loop_slot *slot);
+	int (*file_register)(struct loop *loop, int fd);
+	void (*file_unregister)(struct loop *loop, int index);
+};
+
+struct loop {
+	const struct loop_ops *ops;
+	void *engine;
+	pthread_t thread;
+	char name[16];
+
+	struct loop_timer *timers;
+	struct loop_defer *defer, **defer_tail;
+	struct loop_io *io, **io_tail; /* not yet given to the kernel */
+	unsigned int inflight;	       /* I/O of both kinds: waiting and with the kernel */
+	struct loop_call_msg *called;  /* to be told at the end of this turn */
+	int signals[LOOP_MAX_SIGNALS];
+	unsigned int nsignals;
+	struct list slots;
+	bool stop;
+	struct loop_watch wake_watch;
+	int wake_fd;
+
+	/* Shared with other threads. */
+	struct loop_msg *posted __attribute__((aligned(64))); /* atomic; newest first */
+	struct loop_io *finished; /* atomic; newest first; for engines with threads */
+	bool sleeping;		  /* atomic: or about to */
+};
+
+extern const struct loop_ops loop_uring_ops;
+extern const struct loop_ops loop_threads_ops;
+
+/** Get the loop out of its sleep. Any thread. What it shall find then has been written before. */
+void loop_wake(struct loop *loop);
+void loop_slot_free(struct loop_slot *slot);
+/**
+ * Call the watch of @slot back (there is one), if it still wants to. If the callback stopped it and the kernel has given it back, the
+ * slot is freed, and false the result.
+ */
+bool loop_slot_fire(struct loop_slot *slot, uint32_t revents);
+/** One request is done. */
+void loop_io_done(struct loop_io *io, int res);
+/** Write 1 to an eventfd. */
+void loop_signal_now(int fd);
+/** Start a thread with all signals blocked. */
+int loop_thread_create(pthread_t *thread, size_t stack, void *(*fn)(void *), void *arg);
+
+/** The earliest deadline, LOOP_NO_TIMEOUT if there is none. */
+uint64_t loop_timers_next(const struct loop *loop);
+/** Call what is due at @now. */
+void loop_timers_run(struct loop *loop, uint64_t now);
+
+#endif

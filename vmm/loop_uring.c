@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The io_uring engine. One io_uring_enter(2) a turn submits everything and waits. A level-triggered watch is a poll request
+ * that is armed again after its callback, in the submission that has to be made anyway; an edge-triggered one is a multishot
+ * poll.
+ */
+#include <fcntl.h>
+#include <liburing.h>
+#include <stdlib.h>
+
+#include "loop_impl.h"
+
+#define URING_SQ_ENTRIES 256
+#define URING_CQ_ENTRIES 1024 /* what does not fit waits in the kernel (IORING_FEAT_NODROP) */
+#define URING_FILES	 64
+
+/* What a completion belongs to: the low bits of user_data. */
+#define TAG_MASK 3ull
+#define TAG_IO	 0ull
+#define TAG_SLOT 1ull
+#define TAG_NONE 2ull
+
+struct uring {
+	struct io_uring ring;
+	struct list changed; /* slots whose watch or state changed */
+	bool files_tried;
+	uint64_t files_used; /* bitmap of URING_FILES; 0 also if there is no table */
+	bool files;
+};
+
+static const uint64_t signal_one = 1;
+
+/* --- set-up ------------------------------------------------------------------------------------ */
+
+static int uring_setup(struct io_uring *ring)
+{
+	/* Newest first: 6.1, 5.19, 5.18. */
+	static const unsigned int flags[] = {
+		IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+		IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN,
+		IORING_SETUP_SUBMIT_ALL,
+	};
+	const unsigned int needed = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP;
+	int ret = -EINVAL;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(flags) && ret == -EINVAL; i++) {
+		struct io_uring_params p = {
+			.flags = flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+			.cq_entries = URING_CQ_ENTRIES,
+		};
+
+		ret = io_uring_queue_init_params(URING_SQ_ENTRIES, ring, &p);
+		if (ret == 0 && (p.features & needed) != needed) {
+			io_uring_queue_exit(ring);
+			ret = -EINVAL;
+		}
+	}
+	return ret == -EINVAL ? -ENOSYS : ret;
+}
+
+static int uring_init(struct loop *loop, struct hako_error *err)
+{
+	struct uring *u = calloc(1, sizeof(*u));
+	int ret;
+
+	if (!u)
+		return error_errno(err, -ENOMEM, "io_uring");
+	ret = uring_setup(&u->ring);
+	if (ret < 0) {
+		free(u);
+		error_errno(err, ret, "io_uring");
+		if (ret == -ENOSYS)
+			error_hint(err, "it needs Linux 5.18");
+		else if (ret == -EPERM)
+			error_hint(err,
+				   "see /proc/sys/kernel/io_uring_disabled, or the container's "
+				   "seccomp policy");
+		return ret;
+	}
+	/* Slot n of the ring is SQE n, for good. */
+	for (unsigned int i = 0; i < u->ring.sq.ring_entries; i++)
+		u->ring.sq.array[i] = i;
+	/* Saves the look-up of the descriptor at each entry; nothing is lost if it is refused. */
+	(void)io_uring_register_ring_fd(&u->ring);
+	list_init(&u->changed);
+	loop->engine = u;
+	return 0;
+}
+
+static void uring_free(struct loop *loop)
+{
+	struct uring *u = loop->engine;
+
+	/* The kernel tears a ring down some time after its end; files are to be let go now. */
+	if (u->files)
+		io_uring_unregister_files(&u->ring);
+	io_uring_queue_exit(&u->ring);
+	free(u);
+	loop->engine = NULL;
+}
+
+/* --- entering the kernel ----------------------------------------------------------------------- */
+
+/*
+ * liburing's functions for this may enter more than once, or not fetch completions when there is nothing to wait for; here it is
+ * one entry that does both.
+ */
+static int uring_enter(struct uring *u, uint64_t timeout)
+{
+	struct __kernel_timespec ts;
+	struct io_uring_getevents_arg arg = {0};
+	unsigned int flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+	struct io_uring_sq *sq = &u->ring.sq;
+	unsigned int to_submit;
+
+	if (sq->sqe_head != sq->sqe_tail) {
+		sq->sqe_head = sq->sqe_tail;
+		__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+	}
+	to_submit = sq->sqe_tail - __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+	if (timeout && timeout != LOOP_NO_TIMEOUT) {
+		ts.tv_sec = timeout / NSEC_PER_SEC;
+		ts.tv_nsec = timeout % NSEC_PER_SEC;
+		arg.ts = (uintptr_t)&ts;
+	}
+	if (u->ring.enter_ring_fd != u->ring.ring_fd)
+		flags |= IORING_ENTER_REGISTERED_RING;
+	return io_uring_enter2(u->ring.enter_ring_fd, to_submit, timeout ? 1 : 0, flags,
+			       (sigset_t *)&arg, sizeof(arg));
+}
+
+/* NULL if the kernel takes no more at the moment: try again in the next turn. */
+static struct io_uring_sqe *uring_sqe(struct uring *u)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+
+	if (unlikely(!sqe)) {
+		uring_enter(u, 0);
+		sqe = io_uring_get_sqe(&u->ring);
+	}
+	return sqe;
+}
+
+/* The flush functions: 0, or -EAGAIN if there is no room. */
+static int flush_signals(struct loop *loop, struct uring *u)
+{
+	while (loop->nsignals) {
+		struct io_uring_sqe *sqe = uring_sqe(u);
+
+		if (!sqe)
+			return -EAGAIN;
+		io_uring_prep_write(sqe, loop->signals[--loop->nsignals], &signal_one,
+				    sizeof(signal_one), 0);
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+		sqe->user_data = TAG_NONE;
+	}
+	return 0;
+}
+
+static int flush_slot(struct uring *u, struct loop_slot *slot)
+{
+	uint32_t events = slot->watch && !slot->failed ? slot->watch->events : 0;
+	struct io_uring_sqe *sqe;
+
+	if (slot->armed ? slot->cancelling || slot->mask == events : !events)
+		return 0;
+	sqe = uring_sqe(u);
+	if (!sqe)
+		return -EAGAIN;
+	if (slot->armed) {
+		/* Unlike IORING_OP_POLL_REMOVE this works also while the poll is firing. */
+		io_uring_prep_cancel64(sqe, (uintptr_t)slot | TAG_SLOT, 0);
+		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+		sqe->user_data = TAG_NONE;
+		slot->cancelling = true;
+		return 0;
+	}
+	if (slot->watch->edge)
+		io_uring_prep_poll_multishot(sqe, slot->fd, events);
+	else
+		io_uring_prep_poll_add(sqe, slot->fd, events);
+	sqe->user_data = (uintptr_t)slot | TAG_SLOT;
+	slot->armed = true;
+	slot->mask = events;
+	return 0;
+}
+
+static int flush_slots(struct uring *u)
+{
+	struct loop_slot *slot, *tmp;
+
+	list_for_each_safe(slot, tmp, &u->changed, changed) {
+		int ret = flush_slot(u, slot);
+
+		if (ret < 0)
+			return ret;
+		list_del(&slot->changed);
+	}
+	return 0;
+}
+
+static void prep_io(struct io_uring_sqe *sqe, const struct loop_io *io)
+{
+	int fd = io->fixed >= 0 ? io->fixed : io->fd;
+	const struct iovec *iov = io->iov;
+
+	switch (io->op) {
+	case LOOP_IO_READ:
+		if (io->niov == 1 && iov->iov_len <= INT32_MAX)
+			io_uring_prep_read(sqe, fd, iov->iov_base, iov->iov_len, io->offset);
+		else
+			io_uring_prep_readv2(sqe, fd, iov, io->niov, io->offset, io->flags);
+		sqe->rw_flags = io->flags;
+		break;
+	case LOOP_IO_WRITE:
+		if (io->niov == 1 && iov->iov_len <= INT32_MAX)
+			io_uring_prep_write(sqe, fd, iov->iov_base, iov->iov_len, io->offset);
+		else
+			io_uring_prep_writev2(sqe, fd, iov, io->niov, io->offset, io->flags);
+		sqe->rw_flags = io->flags;
+		break;
+	case LOOP_IO_FDATASYNC:
+		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+		break;
+	case LOOP_IO_FALLOCATE:
+		io_uring_prep_fallocate(sqe, fd, io->flags, io->offset, io->len);
+		break;
+	}
+	if (io->fixed >= 0)
+		sqe->flags |= IOSQE_FIXED_FILE;
+	sqe->user_data = (uintptr_t)io | TAG_IO;
+}
+
+static int flush_io(struct loop *loop, struct uring *u)
+{
+	while (loop->io) {
+		struct loop_io *io = loop->io;
+		struct io_uring_sqe *sqe = uring_sqe(u);
+
+		if (!sqe)
+			return -EAGAIN;
+		loop->io = io->next;
+		prep_io(sqe, io);
+	}
+	loop->io_tail = &loop->io;
+	return 0;
+}
+
+static void uring_wait(struct loop *loop, uint64_t timeout)
+{
+	struct uring *u = loop->engine;
+
+	/* Signals first: what they announce is done, while I/O may take its time even to start. */
+	if (flush_signals(loop, u) < 0 || flush_slots(u) < 0 || flush_io(loop, u) < 0)
+		timeout = 0;
+	/* Errors: EINTR, ETIME; EBUSY and EAGAIN, if the kernel is short of memory. What is left goes with the next turn. */
+	uring_enter(u, timeout);
+}
+
+/* --- completions ------------------------------------------------------------------------------- */
+
+static void slot_changed(struct uring *u, struct loop_slot *slot)
+{
+	if (list_empty(&slot->changed))
+		list_add_tail(&slot->changed, &u->changed);
+}
+
+static void slot_complete(struct uring *u, struct loop_slot *slot, int res, uint32_t flags)
+{
+	if (!(flags & IORING_CQE_F_MORE))
+		slot->armed = slot->cancelling = false;
+	if (!slot->watch) {
+		if (!slot->armed)
+			loop_slot_free(slot);
+		return;
+	}
+	if (res < 0 && res != -ECANCELED) {
+		slot->failed = true;
+		res = res == -EBADF ? POLLNVAL : POLLERR;
+	}
+	if (res > 0 && !loop_slot_fire(slot, res))
+		return;
+	if (!slot->armed)
+		slot_changed(u, slot);
+}
+
+static void uring_dispatch(struct loop *loop)
+{
+	struct uring *u = loop->engine;
+	struct io_uring_cq *cq = &u->ring.cq;
+	unsigned int n = io_uring_cq_ready(&u->ring);
+
+	while (n--) {
+		const struct io_uring_cqe *cqe = &cq->cqes[*cq->khead & cq->ring_mask];
+		uint64_t data = cqe->user_data;
+		uint32_t flags = cqe->flags;
+		int res = cqe->res;
+
+		io_uring_cq_advance(&u->ring, 1);
+		switch (data & TAG_MASK) {
+		case TAG_IO:
+			loop_io_done((struct loop_io *)(uintptr_t)data, res);
+			break;
+		case TAG_SLOT:
+			slot_complete(u, (struct loop_slot *)(uintptr_t)(data & ~TAG_MASK), res,
+				      flags);
+			break;
+		}
+	}
+}
+
+/* --- watches and files ------------------------------------------------------------------------- */
+
+static int uring_watch_start(struct loop *loop, struct loop_slot *slot, struct hako_error *err)
+{
+	slot_changed(loop->engine, slot);
+	return 0;
+}
+
+static void uring_watch_set(struct loop *loop, struct loop_slot *slot)
+{
+	/*
+	 * A level-triggered poll that is armed in vain may stay: if it fires nobody is told, and it is not armed again. (Queues are
+	 * suspended and resumed often.) An edge must not get lost that way.
+	 */
+	if (slot->armed && !slot->watch->events && !slot->watch->edge)
+		return;
+	slot_changed(loop->engine, slot);
+}
+
+static void uring_watch_stop(struct loop *loop, struct loop_slot *slot)
+{
+	if (slot->armed)
+		slot_changed(loop->engine, slot);
+	else if (!slot->busy)
+		loop_slot_free(slot);
+}
+
+static int uring_file_register(struct loop *loop, int fd)
+{
+	struct uring *u = loop->engine;
+	int index;
+
+	if (!u->files_tried) {
+		u->files_tried = true;
+		u->files = io_uring_register_files_sparse(&u->ring, URING_FILES) == 0;
+	}
+	if (!u->files || u->files_used == UINT64_MAX)
+		return -1;
+	index = __builtin_ctzll(~u->files_used);
+	if (io_uring_register_files_update(&u->ring, index, &fd, 1) != 1)
+		return -1;
+	u->files_used |= BIT64(index);
+	return index;
+}
+
+static void uring_file_unregister(struct loop *loop, int index)
+{
+	struct uring *u = loop->engine;
+	int none = -1;
+
+	io_uring_register_files_update(&u->ring, index, &none, 1);
+	u->files_used &= ~BIT64(index);
+}
+
+const struct loop_ops loop_uring_ops = {
+	.engine = LOOP_IO_URING,
+	.init = uring_init,
+	.free = uring_free,
+	.wait = uring_wait,
+	.dispatch = uring_dispatch,
+	.watch_start = uring_watch_start,
+	.watch_set = uring_watch_set,
+	.watch_stop = uring_watch_stop,
+	.file_register = uring_file_register,
+	.file_unregister = uring_file_unregister,
+};
