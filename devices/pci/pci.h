@@ -69,8 +69,9 @@ struct pci_device {
 	struct msix msix;
 	pthread_mutex_t lock; /* leaf: MSI-X and INTx */
 	struct irq_line intx;
-	bool intx_level, intx_disabled; /* what the device wants; Interrupt Disable */
-	struct list link;		/* in bus->devices */
+	uint8_t intx_level; /* what the device wants; atomic. Saved. */
+	bool intx_disabled; /* Interrupt Disable */
+	struct list link;   /* in bus->devices */
 	/* After the guest wrote [offset, offset+len) of config; called under the root bus's lock. Or NULL. */
 	void (*config_written)(struct pci_device *pdev, uint32_t offset, uint32_t len);
 	/* Before the guest reads; or NULL. */
