@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "board.h"
+
+#include <stdlib.h>
+#include <sys/ioctl.h>
+
+#include "cpu.h"
+#include "vmm/config.h"
+#include "vmm/kvm.h"
+#include "vmm/vcpu.h"
+
+/* Three pages that KVM needs on Intel CPUs without unrestricted guest mode, just below the firmware's place. */
+#define IDENTITY_MAP_GPA 0xfffbc000ull
+#define TSS_GPA		 0xfffbd000ul
+
+#define DEFAULT_ADDRESS_BITS 36
+
+static int vm_ioctl(struct vm *vm, unsigned long request, void *arg, const char *what,
+		    struct hako_error *err)
+{
+	return ioctl(vm->fd, request, arg) < 0 ? error_errno(err, -errno, "KVM: %s", what) : 0;
+}
+
+int board_create(struct object *obj, struct hako_error *err)
+{
+	struct board *b = container_of(obj, struct board, machine.obj);
+	const struct vm_config *c = obj->vm->config;
+	struct boot_config boot = {
+		.kernel = c->kernel,
+		.initrd = c->initrd,
+		.append = c->append,
+		.decompress = c->decompress,
+	};
+
+	return boot_open(&boot, &b->boot, err);
+}
+
+void board_destroy(struct object *obj)
+{
+	struct board *b = container_of(obj, struct board, machine.obj);
+
+	boot_close(b->boot);
+}
+
+/* --- interrupt controllers ------------------------------------------------------------------- */
+
+static int make_irqchip(struct vm *vm, bool pit, struct hako_error *err)
+{
+	struct kvm_enable_cap x2apic = {
+		.cap = KVM_CAP_X2APIC_API,
+		.args = {KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK},
+	};
+	struct kvm_pit_config pit_config = {.flags = KVM_PIT_SPEAKER_DUMMY};
+	uint64_t identity_map = IDENTITY_MAP_GPA;
+	struct kvm *kvm = vm->kvm;
+	int r = 0;
+
+	if (kvm->cap[KVM_HAS_IDENTITY_MAP])
+		r = vm_ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "identity map", err);
+	if (!r && kvm->cap[KVM_HAS_TSS_ADDR])
+		r = vm_ioctl(vm, KVM_SET_TSS_ADDR, (void *)TSS_GPA, "TSS", err);
+	if (!r && kvm->cap[KVM_HAS_X2APIC_API])
+		r = vm_ioctl(vm, KVM_ENABLE_CAP, &x2apic, "x2APIC", err);
+	if (!r)
+		r = vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers", err);
+	if (!r && pit)
+		r = vm_ioctl(vm, KVM_CREATE_PIT2, &pit_config, "PIT", err);
+	return r;
+}
+
+static int save_irqchip(struct vm *vm, struct hako_error *err)
+{
+	struct board *b = board_of(vm);
+	int r = 0;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(b->chip) && !r; i++) {
+		b->chip[i].chip_id = i;
+		r = vm_ioctl(vm, KVM_GET_IRQCHIP, &b->chip[i], "interrupt controllers", err);
+	}
+	if (!r && b->has_pit)
+		r = vm_ioctl(vm, KVM_GET_PIT2, &b->pit, "PIT", err);
+	return r;
+}
+
+int board_reset(struct vm *vm, struct hako_error *err)
+{
+	struct board *b = board_of(vm);
+	int r = 0;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(b->chip) && !r; i++)
+		r = vm_ioctl(vm, KVM_SET_IRQCHIP, &b->chip[i], "interrupt controllers", err);
+	if (!r && b->has_pit)
+		r = vm_ioctl(vm, KVM_SET_PIT2, &b->pit, "PIT", err);
+	return r;
+}
+
+/* --- RAM ------------------------------------------------------------------------------------- */
+
+static uint64_t address_limit(void)
+{
+	uint32_t eax = 0x80000008, ebx, ecx = 0, edx, bits = DEFAULT_ADDRESS_BITS;
+
+	__asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	if ((eax & 0xff) >= 32 && (eax & 0xff) <= 52)
+		bits = eax & 0xff;
+	return 1ull << bits;
+}
+
+int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit, struct hako_error *err)
+{
+	struct board *b = board_of(vm);
+	int r;
+
+	b->low_ram = MIN(ram_size, low_max);
+	b->high_ram = ram_size - b->low_ram;
+	b->has_pit = pit && vm->kvm->cap[KVM_HAS_PIT2];
+	b->address_limit = address_limit();
+	if (b->high_ram > b->address_limit - BOARD_HIGH_RAM)
+		return error_set(err, -ERANGE,
+				 "--memory %s: more than this CPU can address (%llu GiB)",
+				 vm->config->memory, (unsigned long long)(b->address_limit / GiB));
+	r = make_irqchip(vm, b->has_pit, err);
+	if (!r)
+		r = save_irqchip(vm, err);
+	if (r)
+		return r;
+	r = memory_add_ram(vm, 0, b->low_ram, err);
+	if (!r && b->high_ram)
+		r = memory_add_ram(vm, BOARD_HIGH_RAM, b->high_ram, err);
+	return r ? error_prefix(err, "--memory %s", vm->config->memory), r : 0;
+}
+
+int board_e820(struct vm *vm, struct e820 *map, struct hako_error *err)
+{
+	struct board *b = board_of(vm);
+	int r;
+
+	r = e820_add(map, 0, b->low_ram, 1);
+	if (!r && b->high_ram)
+		r = e820_add(map, BOARD_HIGH_RAM, b->high_ram, 1);
+	if (!r)
+		r = e820_add(map, BOOT_EBDA_GPA, 0x100000 - BOOT_EBDA_GPA, 2);
+	return r ? error_errno(err, r, "memory map") : 0;
+}
+
+/* --- devices and boot ------------------------------------------------------------------------ */
+
+int board_make_devices(struct vm *vm, const char *const *names, struct hako_error *err)
+{
+	int r = 0;
+
+	for (; *names && !r; names++) {
+		const struct class *cls = class_find(CLASS_DEVICE, *names);
+
+		if (!cls)
+			return error_set(err, -ENODEV, "%s is not built in", *names);
+		r = object_new(vm, cls, NULL, NULL, err);
+	}
+	return r;
+}
+
+int board_boot(struct vm *vm, const struct e820 *map, uint64_t rsdp, bool fresh,
+	       struct hako_error *err)
+{
+	struct boot_entry entry;
+	int r;
+
+	r = boot_install(board_of(vm)->boot, &vm->mem, map, rsdp, &entry, err);
+	for (uint32_t i = 0; i < vm->nvcpus && !r; i++)
+		r = cpu_reset(&vm->vcpu[i], i == 0 ? &entry : NULL, fresh, err);
+	return r;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the x86 boards share: interrupt controllers, the RAM layout, direct boot. */
+#ifndef ARCH_X86_BOARD_H
+#define ARCH_X86_BOARD_H
+
+#include <linux/kvm.h>
+
+#include "boot.h"
+#include "vmm/machine.h"
+#include "vmm/vm.h"
+
+#define BOARD_IOAPIC_BASE 0xfec00000ull
+#define BOARD_LAPIC_BASE  0xfee00000ull
+#define BOARD_HIGH_RAM	  0x100000000ull
+
+struct board {
+	struct machine machine;
+	struct boot_source *boot;
+	uint64_t low_ram, high_ram; /* bytes below the hole, bytes from 4 GiB on */
+	uint64_t address_limit;	    /* end of what the guest can address */
+	bool has_pit;
+	struct kvm_irqchip chip[3]; /* at power-on: both PICs, IOAPIC */
+	struct kvm_pit_state2 pit;
+};
+
+static inline struct board *board_of(struct vm *vm)
+{
+	return container_of(vm->machine, struct board, machine);
+}
+
+/** RAM up to @low_max below the hole and the rest from 4 GiB on; in-kernel PICs, IOAPIC, local APICs, and a PIT if asked for. */
+int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit,
+	       struct hako_error *err);
+/** Make the internal devices of these class names (NULL-terminated), in order. */
+int board_make_devices(struct vm *vm, const char *const *names, struct hako_error *err);
+/** Load the kernel with @rsdp and @map, and set all vCPUs to where they start. */
+int board_boot(struct vm *vm, const struct e820 *map, uint64_t rsdp, bool fresh,
+	       struct hako_error *err);
+/** RAM and what every board reserves, for the E820 map. */
+int board_e820(struct vm *vm, struct e820 *map, struct hako_error *err);
+/** Interrupt controllers back to power-on: struct machine_ops's reset. */
+int board_reset(struct vm *vm, struct hako_error *err);
+/** class.create and .destroy of boards: open the kernel. */
+int board_create(struct object *obj, struct hako_error *err);
+void board_destroy(struct object *obj);
+
+#endif
