@@ -33,19 +33,19 @@ def _tool(*args):
     return p.stdout.strip()
 
 
-def pieces():
-    """Make or find everything the guests boot from: a dictionary of paths, for Pieces."""
+def pieces(names=tuple(FLAVOURS), tools=True):
+    """Make or find what the guests with these kernels boot from: a dictionary of paths, for Pieces."""
     found = {}
-    kernels = dict(line.split(' ', 1) for line in _tool('kernels').splitlines())
-    for name, flavour in FLAVOURS.items():
-        directory = kernels[flavour]
+    for name in names:
+        directory = _tool('kernels', FLAVOURS[name]).split(' ', 1)[1]
         found[f'kernel-{name}'] = os.path.join(directory, 'vmlinuz')
         found[f'initrd-{name}'] = _tool(
             'mkinitramfs', '--kernel', directory, '--init', os.path.join(HERE, 'guest-init'),
             '--modules', MODULES, '--file', f'bin/off={HERE}/guest-off',
             '--file', f'bin/lease={HERE}/guest-lease')
     found['root'] = _tool('mkroot', 'root')
-    found['tools'] = _tool('mkroot', 'tools')
+    if tools:
+        found['tools'] = _tool('mkroot', 'tools')
     return found
 
 
