@@ -91,6 +91,15 @@ unit: $(UNIT_BIN)
 
 include tests/guest/guest.mk
 
+# --- stock guests ----------------------------------------------------------------------------
+setup:
+	@tools/setup
+lab: $O/hako
+	@HAKO=$(abspath $O/hako) tests/lab/suite
+demo:
+	@tools/demo
+.PHONY: setup lab demo
+
 clean:
 	rm -rf $O
 
