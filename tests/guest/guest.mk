@@ -24,7 +24,12 @@ $O/guest/exit.elf: $O/guest/exit.S.o tests/guest/guest.lds
 	$(Q)$(GUEST_LINK) -o $@.64 $<
 	$(Q)objcopy -S -O elf32-i386 $@.64 $@
 
-guests: $O/guest/guest.elf $O/guest/exit.elf
+# What the start-up benchmark compares with.
+$O/bench/bare: tests/bench/bare.c $O/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $<
+
+guests: $O/guest/guest.elf $O/guest/exit.elf $O/bench/bare
 .PHONY: guests
 
 -include $(GUEST_OBJ:.o=.d) $O/guest/exit.S.d
