@@ -96,7 +96,7 @@ int acpi_s5(void)
 	if (!t)
 		return -1;
 	end = t + *(u32 *)(t + 4);
-	for (u8 *p = t + 36; p + 12 < end; p++) {
+	for (u8 *p = t + 36; p + 8 < end; p++) {
 		u8 *q = p + 4;
 
 		if (memcmp(p, "_S5_", 4) || (p[-1] != 8 && !(p[-1] == '\\' && p[-2] == 8)))

@@ -157,6 +157,9 @@ bool check_at(bool ok, const char *file, int line, const char *fmt, ...)
 /* Why a test cannot be run here; the test returns at once after it. */
 void skip(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* The device is not there: a failure if the command line says `need=1`, else the test is skipped. */
+void absent(const char *what);
+
 /* start.S: functions for at_cpl0(). */
 typedef u64 cpl0_fn(u64 a, u64 b);
 u64 at_cpl0(cpl0_fn *fn, u64 a, u64 b);

@@ -18,6 +18,13 @@ static const struct {
 	{"hello", test_hello},
 	{"lspci", test_lspci},
 	{"apic", test_apic},
+	{"uart", test_uart},
+	{"rtc", test_rtc},
+	{"i8042", test_i8042},
+	{"fwcfg", test_fwcfg},
+	{"acpi", test_acpi},
+	{"pci", test_pci},
+	{"pvpanic", test_pvpanic},
 	{"blk", test_blk},
 	{"blkbench", test_blkbench},
 	{"net", test_net},
@@ -98,6 +105,14 @@ void skip(const char *fmt, ...)
 	vprint(fmt, ap);
 	va_end(ap);
 	print("\n");
+}
+
+void absent(const char *what)
+{
+	if (param_u64("need", 0))
+		check(false, "no %s", what);
+	else
+		skip("no %s", what);
 }
 
 /* Multiboot 1 information (3.3), or PVH's struct hvm_start_info. */

@@ -6,6 +6,13 @@
 void test_hello(void);
 void test_lspci(void);
 void test_apic(void);
+void test_uart(void);
+void test_rtc(void);
+void test_i8042(void);
+void test_fwcfg(void);
+void test_acpi(void);
+void test_pci(void);
+void test_pvpanic(void);
 void test_blk(void);
 void test_blkbench(void);
 void test_net(void);

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The MC146818: time runs at its pace and is the host's, flags, interrupts, RAM. */
+#include "guest.h"
+#include "tests.h"
+
+static u8 cmos_read(u8 reg)
+{
+	outb(0x70, reg);
+	return inb(0x71);
+}
+
+static void cmos_write(u8 reg, u8 v)
+{
+	outb(0x70, reg);
+	outb(0x71, v);
+}
+
+/* In BCD unless register B says binary. */
+static u32 field(u8 reg)
+{
+	u8 v = cmos_read(reg);
+
+	return cmos_read(0x0b) & 4 ? v : (v >> 4) * 10 + (v & 15);
+}
+
+/* Until the seconds change; false after 3 s. */
+static bool next_second(void)
+{
+	u64 t = rdtsc();
+	u8 s = cmos_read(0);
+
+	while (cmos_read(0) == s)
+		if (us_since(t) > 3000000)
+			return check(false, "seconds stand still");
+	return true;
+}
+
+/* Seconds since 1970 of a date in the proleptic Gregorian calendar. */
+static u64 epoch(u32 y, u32 m, u32 d, u32 h, u32 min, u32 s)
+{
+	u32 shifted = m > 2 ? m - 3 : m + 9;
+	u64 days;
+
+	y -= m <= 2;
+	days = 365ull * y + y / 4 - y / 100 + y / 400 + (shifted * 153 + 2) / 5 + d - 1 - 719468;
+	return ((days * 24 + h) * 60 + min) * 60 + s;
+}
+
+static void test_time(void)
+{
+	u64 t, us, now;
+
+	if (!next_second())
+		return;
+	t = rdtsc();
+	now = epoch(field(0x32) * 100 + field(9), field(8), field(7), field(4), field(2), field(0));
+	next_second();
+	us = us_since(t);
+	check(us > 950000 && us < 1050000, "a second takes %lu us", us);
+	print("rtc: %lu, a second is %lu us\n", now, us);
+	if (param("now")) {
+		s64 off = now - param_u64("now", 0);
+
+		check(off >= -2 && off < 60, "%ld s ahead of the host", off);
+	}
+	check(cmos_read(0x0b) & 2, "not in 24 hour mode");
+	check_eq(cmos_read(0x0d) & 0x80, 0x80);
+	check_eq(cmos_read(0x0a) & 0x70, 0x20);
+}
+
+/* Flags of register C: set by what happens, cleared by reading. */
+static void test_flags(void)
+{
+	u8 b = cmos_read(0x0b), c;
+	u64 t = rdtsc();
+	bool uip = false;
+
+	cmos_read(0x0c);
+	check_eq(cmos_read(0x0c) & 0x10, 0);
+	for (c = 0; !(c & 0x10) && us_since(t) < 2500000;) {
+		uip |= cmos_read(0x0a) >> 7;
+		c = cmos_read(0x0c);
+	}
+	check(c & 0x10, "no update-ended flag");
+	check(uip, "update-in-progress was never seen");
+	/* SET stops the updates, and the time can be written. */
+	cmos_write(0x0b, b | 0x80);
+	c = cmos_read(0);
+	delay_us(1200000);
+	check_eq(cmos_read(0), c);
+	cmos_write(0x0b, b);
+}
+
+static void test_interrupts(void)
+{
+	u8 b = cmos_read(0x0b), a = cmos_read(0x0a), sec;
+	u32 v = vector_alloc(), seen, n;
+	u64 t;
+
+	if (!ioapic_route(8, v, 0))
+		return;
+	/* Update-ended: one a second. */
+	cmos_read(0x0c);
+	seen = irqs(v);
+	cmos_write(0x0b, b | 0x10);
+	check(irq_wait_ms(v, seen, 1500), "no update interrupt");
+	check_eq(cmos_read(0x0c) & 0x90, 0x90);
+	cmos_write(0x0b, b);
+	/* Alarm in 2 s; 0xc0 and above match everything. */
+	next_second();
+	sec = (field(0) + 2) % 60;
+	cmos_write(1, b & 4 ? sec : sec / 10 << 4 | sec % 10);
+	cmos_write(3, 0xff);
+	cmos_write(5, 0xff);
+	cmos_read(0x0c);
+	seen = irqs(v);
+	t = rdtsc();
+	cmos_write(0x0b, b | 0x20);
+	check(irq_wait_ms(v, seen, 4000), "no alarm");
+	check_eq(cmos_read(0x0c) & 0xa0, 0xa0);
+	check(us_since(t) > 1000000 && us_since(t) < 2500000, "alarm after %lu us", us_since(t));
+	cmos_write(0x0b, b);
+	/* Periodic: 64 Hz for half a second. */
+	cmos_write(0x0a, (a & 0x70) | 10);
+	cmos_read(0x0c);
+	cmos_write(0x0b, b | 0x40);
+	t = rdtsc();
+	for (n = 0; us_since(t) < 500000;)
+		n += cmos_read(0x0c) >> 6 & 1;
+	check(n >= 24 && n <= 40, "%u periodic interrupts in 0.5 s at 64 Hz", n);
+	cmos_write(0x0b, b);
+	cmos_write(0x0a, a);
+	cmos_read(0x0c);
+	ioapic_route(8, v, IOAPIC_MASKED);
+}
+
+void test_rtc(void)
+{
+	tsc_calibrate();
+	if (cmos_read(0x0d) == 0xff && cmos_read(0x0a) == 0xff) {
+		absent("RTC");
+		return;
+	}
+	for (u32 i = 0x60; i < 0x70; i++)
+		cmos_write(i, i * 5);
+	for (u32 i = 0x60; i < 0x70; i++)
+		check_eq(cmos_read(i), (u8)(i * 5));
+	test_time();
+	test_flags();
+	test_interrupts();
+}
