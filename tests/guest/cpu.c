@@ -15,6 +15,7 @@ extern char idt_stubs[], gate_entry[];
 extern u64 pml4[512], pdpt[512];
 
 u32 irq_count[256], irq_ack[256], apic_x2;
+u8 irq_cpu[256];
 u64 tsc_hz = 1000000000;
 const char *tsc_source = "none";
 static u32 next_vector = 0x40;

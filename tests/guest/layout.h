@@ -4,7 +4,8 @@
 #define LAYOUT_H
 
 #define MAX_CPUS	  16
-#define STACK_SIZE	  16384
+#define STACK_SHIFT	  14
+#define STACK_SIZE	  (1 << STACK_SHIFT)
 #define USER_STACK_OFFSET (MAX_CPUS * STACK_SIZE)
 #define TSS_SIZE	  104
 

@@ -29,6 +29,11 @@ static const struct {
 	{"blkbench", test_blkbench},
 	{"net", test_net},
 	{"netbench", test_netbench},
+	{"rng", test_rng},
+	{"console", test_console},
+	{"smp", test_smp},
+	{"reset", test_reset},
+	{"poweroff", test_poweroff},
 };
 /* clang-format on */
 
@@ -165,11 +170,4 @@ void main(u32 cpu)
 	}
 	print("FAIL no such test: %s\n", name);
 	leave(1);
-}
-
-void ap_main(u32 cpu);
-void ap_main(u32 cpu)
-{
-	for (;;)
-		pause();
 }

@@ -188,7 +188,11 @@ irq_common:
 	jz	1f
 	movl	0x60(%rdx), %eax	/* InterruptStatus */
 	movl	%eax, 0x64(%rdx)	/* InterruptACK */
-1:	lock incl irq_count(, %rcx, 4)
+1:	movl	%esp, %eax		/* the stack tells the CPU */
+	subl	$cpu_stacks, %eax
+	shrl	$STACK_SHIFT, %eax
+	movb	%al, irq_cpu(%rcx)
+	lock incl irq_count(, %rcx, 4)
 	xorl	%eax, %eax
 	cmpl	%eax, apic_x2
 	je	2f

@@ -17,5 +17,10 @@ void test_blk(void);
 void test_blkbench(void);
 void test_net(void);
 void test_netbench(void);
+void test_rng(void);
+void test_console(void);
+void test_smp(void);
+void test_reset(void);
+void test_poweroff(void);
 
 #endif

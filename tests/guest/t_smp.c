@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The other CPUs by INIT and SIPI, and an interrupt from each to each. */
+#include "acpi.h"
+#include "tests.h"
+
+#define MAX 8 /* pairs have to have vectors of their own */
+
+extern char ap_start[], ap_start_end[];
+extern u32 ap_next;
+void ap_main(u32 cpu);
+
+static u32 apic_id[MAX], count;
+static volatile u32 up[MAX], sent[MAX];
+static volatile s64 order[MAX]; /* vector << 32 | APIC ID to send to; 0: none */
+
+#define WAKE		      0xd0 /* + CPU */
+#define PAIR_VECTOR(from, to) (0x40 + (from)*MAX + (to))
+
+static void read_madt(void)
+{
+	u8 *t = acpi_table("APIC"), *p;
+
+	if (!t) {
+		for (count = 0; count < MIN(param_u64("cpus", 1), MAX); count++)
+			apic_id[count] = count;
+		return;
+	}
+	for (p = t + 44; p < t + *(u32 *)(t + 4) && p[1] >= 2; p += p[1]) {
+		if (count == MAX)
+			return;
+		if (p[0] == 0 && *(u32 *)(p + 4) & 1)
+			apic_id[count++] = p[3];
+		if (p[0] == 9 && *(u32 *)(p + 8) & 1)
+			apic_id[count++] = *(u32 *)(p + 4);
+	}
+}
+
+/* A CPU that was started: say so, then send what one is told to. */
+void ap_main(u32 cpu)
+{
+	u32 seen = 0;
+
+	cpu_init(cpu);
+	if (cpu >= MAX)
+		for (;;)
+			pause();
+	up[cpu] = lapic_id() + 1;
+	for (;;) {
+		irq_wait(WAKE + cpu, seen);
+		seen = irqs(WAKE + cpu);
+		if (!order[cpu])
+			continue;
+		lapic_ipi(order[cpu] & 0xffffffff, 0x4000 | order[cpu] >> 32);
+		order[cpu] = 0;
+		sent[cpu]++;
+	}
+}
+
+/* Index of the CPU with that APIC ID, by what it said itself; CPUs come up in any order. */
+static u32 cpu_of(u32 id)
+{
+	for (u32 i = 0; i < MAX; i++)
+		if (up[i] == id + 1)
+			return i;
+	return MAX;
+}
+
+static bool start(u32 id)
+{
+	u64 t;
+
+	lapic_ipi(id, 0x4500);
+	delay_us(1000);
+	for (u32 try = 0; try < 2; try++) {
+		lapic_ipi(id, 0x4600 | AP_START >> 12);
+		for (t = rdtsc(); us_since(t) < (try ? 2000000 : 10000);)
+			if (cpu_of(id) < MAX)
+				return true;
+	}
+	return check(false, "CPU with APIC ID %u does not start", id);
+}
+
+static void send_pair(u32 from, u32 to)
+{
+	u32 v = PAIR_VECTOR(from, to), seen = irqs(v);
+	u32 f = cpu_of(apic_id[from]), t = cpu_of(apic_id[to]);
+
+	if (!f) {
+		lapic_ipi(apic_id[to], 0x4000 | v);
+	} else {
+		order[f] = (s64)v << 32 | apic_id[to];
+		lapic_ipi(apic_id[from], 0x4000 | (WAKE + f));
+	}
+	if (check(irq_wait_ms(v, seen, 2000), "no interrupt from CPU %u to %u", from, to))
+		check(irq_cpu[v] == t, "interrupt from CPU %u to %u was taken by %u", from, to,
+		      irq_cpu[v]);
+}
+
+void test_smp(void)
+{
+	u32 v = vector_alloc(), seen;
+
+	tsc_calibrate();
+	read_madt();
+	check_eq(count, param_u64("cpus", 1));
+	up[0] = lapic_id() + 1;
+	if (!check(count && apic_id[0] == lapic_id(), "this is not the first CPU of the MADT"))
+		return;
+	memcpy((void *)AP_START, ap_start, ap_start_end - ap_start);
+	for (u32 i = 1; i < count; i++)
+		if (!start(apic_id[i]))
+			return;
+	print("smp: %u CPUs are up\n", count);
+	for (u32 from = 0; from < count; from++)
+		for (u32 to = 0; to < count; to++)
+			send_pair(from, to);
+	/* All but oneself. */
+	v = 0xe0;
+	seen = irqs(v);
+	lapic_ipi(0, 0xc4000 | v);
+	for (u64 t = rdtsc(); irqs(v) != seen + count - 1 && us_since(t) < 2000000;)
+		pause();
+	check_eq(irqs(v), seen + count - 1);
+}
