@@ -39,11 +39,14 @@ struct netdev_ops {
 	void (*stop)(struct netdev *net, unsigned int queue);
 	/* The card wants readable() calls, or has no buffers. In the loop. */
 	void (*recv_enable)(struct netdev *net, unsigned int queue, bool on);
-	/* One packet into @iov: its bytes with the header; -EAGAIN: none; -EMSGSIZE: it did not fit and is lost. */
+	/*
+	 * One packet into @iov: its bytes with the header; -EAGAIN: none; -EMSGSIZE: it did not fit and is lost. Not every backend notices
+	 * that, so offer a byte more than you want. num_buffers may be left as it was. After readable() call it until there are none.
+	 */
 	ssize_t (*recv)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
 	/* One packet, header first: bytes taken; -EAGAIN: call again after writable(); other errors: the packet is lost. */
 	ssize_t (*send)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
-	/* The driver has accepted these. vCPU thread, queues stopped. */
+	/* The driver has accepted these. Any thread. */
 	int (*set_offloads)(struct netdev *net, const struct net_offloads *offloads);
 };
 
