@@ -37,15 +37,26 @@ struct block_req {
 	/* the node's */
 	struct block_node *node;
 	struct loop_io io;
-	struct iovec iov1;	  /* rest of a short transfer */
-	struct iovec *bounce_iov; /* NULL: none */
+	struct loop_defer defer; /* to complete what needs no I/O */
+	struct iovec iov1;	 /* rest of a buffer after a short transfer */
+	int iov_index;		 /* first buffer that is not complete */
+	int res;
 	uint64_t completed;
-	int fixed;
 	void *opaque; /* the submitter's */
 };
 
+/* What a user of a node does, and what it lets others do meanwhile, in this process or another. */
+#define BLOCK_USE_WRITE	      1u
+#define BLOCK_USE_SHARE_WRITE 2u
+
 struct block_ops {
 	void (*submit)(struct block_node *node, struct block_req *req);
+	/*
+	 * Somebody will use the node as @use (BLOCK_USE_*) says, and does so no more. -EBUSY if another process's use forbids that,
+	 * -EROFS for writing to a node that is read-only. Nodes pass it on to the nodes they stand on.
+	 */
+	int (*use)(struct block_node *node, unsigned int use, struct hako_error *err);
+	void (*unuse)(struct block_node *node);
 	/* A loop will submit requests; it does so any more. Called in no particular thread, while the loop sends none. */
 	int (*attach)(struct block_node *node, struct loop *loop, struct hako_error *err);
 	void (*detach)(struct block_node *node, struct loop *loop);
@@ -55,20 +66,29 @@ struct block_ops {
 struct block_node {
 	struct object obj;
 	const struct block_ops *ops;
-	uint64_t length;	/* bytes, a multiple of 512 */
-	uint32_t request_align; /* of offset and length of requests: 512 … 4096 */
-	uint32_t memory_align;	/* of buffers */
+	uint64_t length; /* bytes, a multiple of 512 */
+	/* Requests go fastest if offset and length are multiples of request_align and buffers of memory_align; none has to. */
+	uint32_t request_align, memory_align;
 	uint32_t logical_block_size, physical_block_size;
-	uint32_t max_discard_bytes;
+	uint32_t max_discard_bytes; /* in one discard or write-zeroes request */
 	bool read_only;
-	bool can_discard, can_write_zeroes;
-	bool writeback; /* a flush is needed for durability */
-	void *user;	/* the device it is plugged into, or NULL */
+	bool can_discard, can_write_zeroes; /* the device may offer it to the guest */
+	bool writeback;			    /* a flush is needed for durability */
+	const void *user; /* the device or node that it is plugged into, or NULL */
 };
 
 static inline void block_submit(struct block_node *node, struct block_req *req)
 {
 	node->ops->submit(node, req);
 }
+
+/**
+ * Plug the VM's node @id into @user, an object or node, as BLOCK_USE_* in @use say. Each node has one user. -ENOENT, -EBUSY, -EROFS;
+ * the message does not name the option. While devices are created.
+ */
+int block_use(struct vm *vm, const char *id, const void *user, unsigned int use,
+	      struct block_node **node, struct hako_error *err);
+/** Pull it out again. Nothing of it is in flight. */
+void block_unuse(struct block_node *node);
 
 #endif

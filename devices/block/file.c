@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Image files and block devices as they are ("raw"). A request is one I/O of the loop, straight from and to the guest's buffers; more
+ * only if the kernel cuts it short.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include "file.h"
+
+/* Source of zeroes where the file system has no better way. Nobody writes here; not const, to take no room in the program. */
+#define ZERO_BYTES  (64 * KiB)
+#define ZERO_IOVECS 16
+#define ZERO_IOVEC                 \
+	{                          \
+		zeroes, ZERO_BYTES \
+	}
+#define ZERO_IOVEC_4 ZERO_IOVEC, ZERO_IOVEC, ZERO_IOVEC, ZERO_IOVEC
+
+static uint8_t zeroes[ZERO_BYTES] __attribute__((aligned(4096)));
+static const struct iovec zero_iov[ZERO_IOVECS] = {
+	ZERO_IOVEC_4,
+	ZERO_IOVEC_4,
+	ZERO_IOVEC_4,
+	ZERO_IOVEC_4,
+};
+
+static struct file_node *node_of(struct block_req *req)
+{
+	return container_of(req->node, struct file_node, node);
+}
+
+/* --- completion -------------------------------------------------------------------------------- */
+
+static void deferred_done(struct loop_defer *defer)
+{
+	struct block_req *req = container_of(defer, struct block_req, defer);
+
+	req->done(req, req->res);
+}
+
+/* From within submit: done is called at the end of the turn. */
+static void done_later(struct block_req *req, int res)
+{
+	req->res = res;
+	req->defer.fn = deferred_done;
+	req->defer.queued = false;
+	loop_defer(req->loop, &req->defer);
+}
+
+static void io_submit(struct block_req *req, bool buffered)
+{
+	struct file_node *f = node_of(req);
+	struct loop_io *io = &req->io;
+	unsigned int n = __atomic_load_n(&f->nloops, __ATOMIC_ACQUIRE);
+
+	io->fd = buffered ? f->buffered_fd : f->fd;
+	io->fixed = -1;
+	for (unsigned int i = 0; i < n; i++) {
+		const struct file_loop *fl = &f->loops[i];
+
+		if (__atomic_load_n(&fl->loop, __ATOMIC_ACQUIRE) == req->loop) {
+			io->fixed = buffered ? fl->fixed_buffered : fl->fixed;
+			break;
+		}
+	}
+	loop_io_submit(req->loop, io);
+}
+
+static void plain_done(struct loop_io *io, int res)
+{
+	struct block_req *req = container_of(io, struct block_req, io);
+
+	req->done(req, MIN(res, 0));
+}
+
+static void sync_submit(struct block_req *req)
+{
+	req->io.op = LOOP_IO_FDATASYNC;
+	req->io.done = plain_done;
+	io_submit(req, false);
+}
+
+/* The last step of a request that may have to be durable (BLOCK_FUA). Not from within submit. */
+static void durable_done(struct block_req *req, int res)
+{
+	if (res == 0 && (req->flags & BLOCK_FUA) && !node_of(req)->no_flush)
+		sync_submit(req);
+	else
+		req->done(req, res);
+}
+
+/* --- read and write ---------------------------------------------------------------------------- */
+
+/* Can O_DIRECT take these buffers at this place? */
+static bool is_aligned(const struct block_node *node, uint64_t offset, const struct iovec *iov,
+		       int niov)
+{
+	uintptr_t bits = offset & (node->request_align - 1);
+
+	for (int i = 0; i < niov; i++) {
+		bits |= (uintptr_t)iov[i].iov_base & (node->memory_align - 1);
+		bits |= iov[i].iov_len & (node->request_align - 1);
+	}
+	return !bits;
+}
+
+static void rw_submit(struct block_req *req)
+{
+	struct file_node *f = node_of(req);
+	struct loop_io *io = &req->io;
+
+	if (req->iov1.iov_len) {
+		io->iov = &req->iov1;
+		io->niov = 1;
+	} else {
+		io->iov = req->iov + req->iov_index;
+		io->niov = MIN(req->niov - req->iov_index, IOV_MAX);
+	}
+	io->offset = req->offset + req->completed;
+	io_submit(req, f->buffered_fd >= 0 && !is_aligned(&f->node, io->offset, io->iov, io->niov));
+}
+
+/* @bytes more are done: move on in the buffers. */
+static void rw_advance(struct block_req *req, size_t bytes)
+{
+	req->completed += bytes;
+	if (req->iov1.iov_len) {
+		req->iov1.iov_base = (char *)req->iov1.iov_base + bytes;
+		req->iov1.iov_len -= bytes;
+		if (!req->iov1.iov_len)
+			req->iov_index++;
+		return;
+	}
+	while (req->iov_index < req->niov && bytes >= req->iov[req->iov_index].iov_len)
+		bytes -= req->iov[req->iov_index++].iov_len;
+	if (bytes) {
+		req->iov1 = req->iov[req->iov_index];
+		req->iov1.iov_base = (char *)req->iov1.iov_base + bytes;
+		req->iov1.iov_len -= bytes;
+	}
+}
+
+/* What lies beyond the end of the file reads as zeroes. */
+static void zero_rest(struct block_req *req)
+{
+	if (req->iov1.iov_len) {
+		memset(req->iov1.iov_base, 0, req->iov1.iov_len);
+		req->iov_index++;
+	}
+	for (; req->iov_index < req->niov; req->iov_index++)
+		memset(req->iov[req->iov_index].iov_base, 0, req->iov[req->iov_index].iov_len);
+}
+
+static void rw_done(struct loop_io *io, int res)
+{
+	struct block_req *req = container_of(io, struct block_req, io);
+
+	if (likely(res > 0 && res == req->bytes - req->completed)) {
+		req->done(req, 0);
+	} else if (res > 0 && res < req->bytes - req->completed) {
+		rw_advance(req, res);
+		rw_submit(req);
+	} else if (res == 0 && req->op == BLOCK_READ) {
+		zero_rest(req);
+		req->done(req, 0);
+	} else {
+		req->done(req, res < 0 ? res : -EIO);
+	}
+}
+
+static void rw_start(struct block_req *req, enum loop_io_op op, uint32_t flags)
+{
+	req->io.op = op;
+	req->io.flags = flags;
+	req->io.done = rw_done;
+	req->completed = 0;
+	req->iov_index = 0;
+	req->iov1.iov_len = 0;
+	rw_submit(req);
+}
+
+/* --- zeroes and discard ------------------------------------------------------------------------ */
+
+/* Write the next piece of zeroes by hand. */
+static void zero_submit(struct block_req *req)
+{
+	struct file_node *f = node_of(req);
+	struct loop_io *io = &req->io;
+	uint64_t left = req->bytes - req->completed;
+
+	io->offset = req->offset + req->completed;
+	if (left >= ZERO_BYTES) {
+		io->iov = zero_iov;
+		io->niov = MIN(left / ZERO_BYTES, (uint64_t)ZERO_IOVECS);
+	} else {
+		req->iov1 = (struct iovec){zeroes, left};
+		io->iov = &req->iov1;
+		io->niov = 1;
+	}
+	io_submit(req, f->buffered_fd >= 0 && !is_aligned(&f->node, io->offset, io->iov, io->niov));
+}
+
+static void zero_done(struct loop_io *io, int res)
+{
+	struct block_req *req = container_of(io, struct block_req, io);
+
+	if (res <= 0) {
+		req->done(req, res < 0 ? res : -EIO);
+		return;
+	}
+	req->completed += MIN((uint64_t)res, req->bytes - req->completed);
+	if (req->completed == req->bytes)
+		durable_done(req, 0);
+	else
+		zero_submit(req);
+}
+
+static void zero_by_hand(struct block_req *req)
+{
+	req->io.op = LOOP_IO_WRITE;
+	req->io.flags = 0;
+	req->io.done = zero_done;
+	req->completed = 0;
+	zero_submit(req);
+}
+
+static bool is_unsupported(int res)
+{
+	return res == -EOPNOTSUPP || res == -ENOTTY || res == -ENOSYS || res == -ENODEV;
+}
+
+static void fallocate_submit(struct block_req *req, uint32_t mode, uint64_t offset, uint64_t len)
+{
+	req->io.op = LOOP_IO_FALLOCATE;
+	req->io.flags = mode | FALLOC_FL_KEEP_SIZE;
+	req->io.offset = offset;
+	req->io.len = len;
+	io_submit(req, false);
+}
+
+static void zero_range_done(struct loop_io *io, int res);
+
+static void zeroes_start(struct block_req *req)
+{
+	struct file_node *f = node_of(req);
+	bool punch = (req->flags & BLOCK_UNMAP) && f->discard == FILE_DISCARD_UNMAP;
+
+	req->io.done = zero_range_done;
+	if (punch && !READ_ONCE(f->no_punch))
+		fallocate_submit(req, FALLOC_FL_PUNCH_HOLE, req->offset, req->bytes);
+	else if (!READ_ONCE(f->no_zero_range))
+		fallocate_submit(req, FALLOC_FL_ZERO_RANGE, req->offset, req->bytes);
+	else
+		zero_by_hand(req);
+}
+
+static void zero_range_done(struct loop_io *io, int res)
+{
+	struct block_req *req = container_of(io, struct block_req, io);
+	struct file_node *f = node_of(req);
+
+	if (is_unsupported(res)) {
+		if (io->flags & FALLOC_FL_PUNCH_HOLE)
+			WRITE_ONCE(f->no_punch, true);
+		else
+			WRITE_ONCE(f->no_zero_range, true);
+		zeroes_start(req);
+	} else if (res == -EINVAL) {
+		/* A block device whose logical blocks are larger than this request's borders. */
+		zero_by_hand(req);
+	} else {
+		durable_done(req, res);
+	}
+}
+
+static void discard_done(struct loop_io *io, int res)
+{
+	struct block_req *req = container_of(io, struct block_req, io);
+
+	if (is_unsupported(res)) {
+		WRITE_ONCE(node_of(req)->no_discard, true);
+		res = 0;
+	}
+	durable_done(req, res);
+}
+
+static void discard_start(struct block_req *req)
+{
+	struct file_node *f = node_of(req);
+	uint64_t align = f->is_block ? f->node.logical_block_size : 512;
+	uint64_t start = ALIGN_UP(req->offset, align);
+	uint64_t end = ALIGN_DOWN(req->offset + req->bytes, align);
+
+	/* A discard is advice: what can not be done is left undone. */
+	if (f->discard != FILE_DISCARD_UNMAP || READ_ONCE(f->no_discard) || start >= end) {
+		done_later(req, 0);
+		return;
+	}
+	req->io.done = discard_done;
+	fallocate_submit(req, FALLOC_FL_PUNCH_HOLE, start, end - start);
+}
+
+/* --- the node ---------------------------------------------------------------------------------- */
+
+static int check_request(const struct file_node *f, const struct block_req *req)
+{
+	if ((req->offset | req->bytes) & 511)
+		return -EINVAL;
+	if (req->offset > f->node.length || req->bytes > f->node.length - req->offset)
+		return -EINVAL;
+	if (f->node.read_only && req->op != BLOCK_READ && req->op != BLOCK_FLUSH)
+		return -EROFS;
+	return 0;
+}
+
+static void file_submit(struct block_node *node, struct block_req *req)
+{
+	struct file_node *f = container_of(node, struct file_node, node);
+	int ret;
+
+	req->node = node;
+	if (req->op == BLOCK_FLUSH) {
+		if (f->no_flush || node->read_only)
+			done_later(req, 0);
+		else
+			sync_submit(req);
+		return;
+	}
+	ret = check_request(f, req);
+	if (ret < 0 || !req->bytes) {
+		done_later(req, ret);
+		return;
+	}
+	switch (req->op) {
+	case BLOCK_READ:
+		rw_start(req, LOOP_IO_READ, 0);
+		break;
+	case BLOCK_WRITE:
+		rw_start(req, LOOP_IO_WRITE,
+			 (req->flags & BLOCK_FUA) && !f->no_flush ? RWF_DSYNC : 0);
+		break;
+	case BLOCK_DISCARD:
+		discard_start(req);
+		break;
+	case BLOCK_WRITE_ZEROES:
+		zeroes_start(req);
+		break;
+	default:
+		done_later(req, -EINVAL);
+	}
+}
+
+struct registration {
+	struct file_node *f;
+	struct file_loop *fl;
+	struct loop *loop;
+};
+
+static void register_files(void *arg)
+{
+	struct registration *r = arg;
+	int buffered = r->f->buffered_fd;
+
+	r->fl->fixed = loop_file_register(r->loop, r->f->fd);
+	r->fl->fixed_buffered = buffered >= 0 ? loop_file_register(r->loop, buffered) : -1;
+}
+
+static void unregister_files(void *arg)
+{
+	struct registration *r = arg;
+
+	loop_file_unregister(r->loop, r->fl->fixed);
+	loop_file_unregister(r->loop, r->fl->fixed_buffered);
+}
+
+/* The entry of @loop (NULL: a free one), with f->lock held. */
+static struct file_loop *find_loop(struct file_node *f, const struct loop *loop)
+{
+	for (unsigned int i = 0; i < FILE_MAX_LOOPS; i++)
+		if (f->loops[i].loop == loop)
+			return &f->loops[i];
+	return NULL;
+}
+
+static int file_attach(struct block_node *node, struct loop *loop, struct hako_error *err)
+{
+	struct registration r = {.loop = loop};
+
+	r.f = container_of(node, struct file_node, node);
+	pthread_mutex_lock(&r.f->lock);
+	r.fl = find_loop(r.f, loop);
+	if (r.fl) {
+		r.fl->refs++;
+	} else if ((r.fl = find_loop(r.f, NULL)) != NULL) {
+		/* Without an entry it works as well, only slower. */
+		unsigned int n = (unsigned int)(r.fl - r.f->loops) + 1;
+
+		loop_call(loop, register_files, &r);
+		r.fl->refs = 1;
+		__atomic_store_n(&r.fl->loop, loop, __ATOMIC_RELEASE);
+		__atomic_store_n(&r.f->nloops, MAX(r.f->nloops, n), __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&r.f->lock);
+	return 0;
+}
+
+static void file_detach(struct block_node *node, struct loop *loop)
+{
+	struct registration r = {.loop = loop};
+
+	r.f = container_of(node, struct file_node, node);
+	pthread_mutex_lock(&r.f->lock);
+	r.fl = find_loop(r.f, loop);
+	if (r.fl && !--r.fl->refs) {
+		__atomic_store_n(&r.fl->loop, NULL, __ATOMIC_RELEASE);
+		loop_call(loop, unregister_files, &r);
+	}
+	pthread_mutex_unlock(&r.f->lock);
+}
+
+static const struct block_ops file_ops = {
+	.submit = file_submit,
+	.use = file_use,
+	.unuse = file_unuse,
+	.attach = file_attach,
+	.detach = file_detach,
+};
+
+static int file_create(struct object *obj, struct hako_error *err)
+{
+	struct file_node *f = container_of(obj, struct file_node, node.obj);
+	int ret = file_open(f, err);
+
+	if (ret < 0)
+		return ret;
+	f->node.ops = &file_ops;
+	pthread_mutex_init(&f->lock, NULL);
+	return 0;
+}
+
+static void file_destroy(struct object *obj)
+{
+	struct file_node *f = container_of(obj, struct file_node, node.obj);
+
+	pthread_mutex_destroy(&f->lock);
+	file_close(f);
+}
+
+/* --- the class --------------------------------------------------------------------------------- */
+
+static const char *const discard_names[] = {"ignore", "unmap", NULL};
+static const char *const aio_names[] = {"threads", "native", "io_uring", NULL};
+
+static const struct option file_options[] = {
+	OPT_STRING_REQUIRED("filename", struct file_node, filename,
+			    "the image file or block device"),
+	OPT_BOOL("read-only", struct file_node, read_only, "off", "open for reading only"),
+	OPT_BOOL("auto-read-only", struct file_node, auto_read_only, "off",
+		 "open for reading only if writing is refused"),
+	OPT_BOOL("cache.direct", struct file_node, direct, "off",
+		 "go past the host's page cache (O_DIRECT)"),
+	OPT_BOOL("cache.no-flush", struct file_node, no_flush, "off",
+		 "ignore the guest's flushes: fast, unsafe"),
+	OPT_ENUM("discard", struct file_node, discard, "ignore", discard_names,
+		 "what to do with the guest's discards"),
+	OPT_ONOFFAUTO("locking", struct file_node, locking, "auto",
+		      "keep other programs from writing to the image; auto: where the file "
+		      "system can"),
+	OPT_BOOL("force-share", struct file_node, force_share, "off",
+		 "with read-only=on: read even if others write"),
+	OPT_ENUM("aio", struct file_node, aio, "io_uring", aio_names,
+		 "accepted for compatibility: the event loop decides how I/O is done"),
+	OPT_END,
+};
+
+static const struct class file_class = {
+	.name = "file",
+	.alias = "raw",
+	.help = "raw image: a file or a block device as it is",
+	.kind = CLASS_BLOCKDEV,
+	.size = sizeof(struct file_node),
+	.options = file_options,
+	.create = file_create,
+	.destroy = file_destroy,
+};
+HAKO_CLASS(file_class);

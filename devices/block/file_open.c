@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Opening image files and block devices: types, sizes, alignments, locks. */
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "image_lock.h"
+
+/* Larger discards are split by the guest; the kernel takes any size. */
+#define MAX_DISCARD (1u << 30)
+
+static int try_open(const char *path, bool read_only)
+{
+	/* O_NONBLOCK: to get hold of what turns out to be a FIFO or a tape. It is taken back later. */
+	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static bool refuses_writing(int code)
+{
+	return code == -EACCES || code == -EPERM || code == -EROFS;
+}
+
+static int open_file(struct file_node *f, struct hako_error *err)
+{
+	int fd = try_open(f->filename, f->read_only);
+	int ro;
+
+	if (fd < 0 && !f->read_only && refuses_writing(fd)) {
+		ro = try_open(f->filename, true);
+		if (ro >= 0 && f->auto_read_only) {
+			f->node.read_only = true;
+			return ro;
+		}
+		if (ro >= 0) {
+			close(ro);
+			error_errno(err, fd, "%s: opening for writing", f->filename);
+			return error_hint(err, "read-only=on opens it for reading only");
+		}
+	}
+	if (fd == -EISDIR)
+		return error_set(err, fd, "%s is a directory, not a disk image", f->filename);
+	return fd < 0 ? error_errno(err, fd, "%s", f->filename) : fd;
+}
+
+static int find_size(struct file_node *f, struct hako_error *err)
+{
+	struct block_node *node = &f->node;
+	struct stat st;
+	uint64_t size;
+	unsigned int physical = 512;
+	int logical = 512;
+
+	if (fstat(f->fd, &st) < 0)
+		return error_errno(err, -errno, "%s", f->filename);
+	if (S_ISDIR(st.st_mode))
+		return error_set(err, -EISDIR, "%s is a directory, not a disk image", f->filename);
+	f->is_block = S_ISBLK(st.st_mode);
+	if (!f->is_block && !S_ISREG(st.st_mode))
+		return error_set(err, -EINVAL, "%s is neither a file nor a block device",
+				 f->filename);
+	size = st.st_size;
+	if (f->is_block &&
+	    (ioctl(f->fd, BLKGETSIZE64, &size) < 0 || ioctl(f->fd, BLKSSZGET, &logical) < 0 ||
+	     ioctl(f->fd, BLKPBSZGET, &physical) < 0))
+		return error_errno(err, -errno, "%s: size of the block device", f->filename);
+	if (!size)
+		return error_set(err, -EINVAL, "%s is empty", f->filename);
+	/* A file that ends within a sector is taken to go on with zeroes to the sector's end; writing there lengthens it. */
+	node->length = ALIGN_UP(size, 512ull);
+	node->logical_block_size = logical;
+	node->physical_block_size = MAX(physical, (unsigned int)logical);
+	return 0;
+}
+
+/* Ask the file itself: which length does it let us read? 0: none. */
+static unsigned int probe_direct(int fd)
+{
+	unsigned int align;
+	void *buf = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
+
+	if (!buf)
+		return 0;
+	for (align = 512; align <= PAGE_SIZE; align *= 2)
+		if (pread(fd, buf, align, 0) >= 0 || errno != EINVAL)
+			break;
+	free(buf);
+	return align <= PAGE_SIZE ? align : 0;
+}
+
+static int find_alignment(struct file_node *f, struct hako_error *err)
+{
+	struct block_node *node = &f->node;
+	unsigned int offset_align = 0, mem_align = 0;
+
+	node->request_align = 512;
+	node->memory_align = 1;
+	if (!f->direct)
+		return 0;
+	if (fcntl(f->fd, F_SETFL, O_DIRECT) < 0)
+		return error_errno(err, -errno, "%s: cache.direct=on", f->filename);
+#ifdef STATX_DIOALIGN
+	struct statx stx;
+
+	if (statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+	    (stx.stx_mask & STATX_DIOALIGN)) {
+		offset_align = stx.stx_dio_offset_align;
+		mem_align = stx.stx_dio_mem_align;
+	}
+#endif
+	if (!offset_align)
+		offset_align = mem_align = probe_direct(f->fd);
+	if (!offset_align || !IS_POWER_OF_2(offset_align) || !IS_POWER_OF_2(mem_align))
+		return error_set(err, -EOPNOTSUPP,
+				 "%s: cache.direct=on: the file system has no direct I/O",
+				 f->filename);
+	node->request_align = MAX(offset_align, 512u);
+	node->memory_align = mem_align;
+	return 0;
+}
+
+/* The file once more, with a file description of its own. */
+static int open_buffered(struct file_node *f, struct hako_error *err)
+{
+	char path[32];
+	int flags = f->node.read_only ? O_RDONLY : O_RDWR;
+
+	if (!f->direct)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	f->buffered_fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	if (f->buffered_fd < 0)
+		return error_errno(err, -errno, "%s: %s", f->filename, path);
+	return 0;
+}
+
+int file_open(struct file_node *f, struct hako_error *err)
+{
+	struct block_node *node = &f->node;
+	int ret;
+
+	f->buffered_fd = -1;
+	node->read_only = f->read_only;
+	if (f->force_share && !f->read_only)
+		return error_set(err, -EINVAL, "%s: force-share=on needs read-only=on",
+				 f->filename);
+	f->fd = open_file(f, err);
+	if (f->fd < 0)
+		return f->fd;
+	ret = find_size(f, err);
+	if (ret == 0 && fcntl(f->fd, F_SETFL, 0) < 0)
+		ret = error_errno(err, -errno, "%s", f->filename);
+	if (ret == 0)
+		ret = find_alignment(f, err);
+	if (ret == 0)
+		ret = open_buffered(f, err);
+	if (ret < 0) {
+		file_close(f);
+		return ret;
+	}
+	node->max_discard_bytes = MAX_DISCARD;
+	node->can_discard = !node->read_only && f->discard == FILE_DISCARD_UNMAP;
+	node->can_write_zeroes = !node->read_only;
+	node->writeback = !node->read_only;
+	return 0;
+}
+
+void file_close(struct file_node *f)
+{
+	if (f->buffered_fd >= 0)
+		close(f->buffered_fd);
+	close(f->fd);
+	f->fd = f->buffered_fd = -1;
+}
+
+int file_use(struct block_node *node, unsigned int use, struct hako_error *err)
+{
+	struct file_node *f = container_of(node, struct file_node, node);
+	unsigned int does = IMAGE_LOCK_READ, forbids = 0;
+	int ret;
+
+	if (f->locking == ONOFFAUTO_OFF || f->force_share)
+		return 0;
+	if (use & BLOCK_USE_WRITE)
+		does |= IMAGE_LOCK_WRITE;
+	if (!(use & BLOCK_USE_SHARE_WRITE))
+		forbids |= IMAGE_LOCK_WRITE;
+	ret = image_lock(f->fd, does, forbids, err);
+	if (ret == 0) {
+		f->locked = true;
+		return 0;
+	}
+	if (ret != -EBUSY && f->locking == ONOFFAUTO_AUTO)
+		return 0;
+	error_prefix(err, "%s", f->filename);
+	if (ret == -EBUSY)
+		error_hint(err, "share-rw=on on both sides allows it");
+	else
+		error_hint(err, "locking=off does without");
+	return ret;
+}
+
+void file_unuse(struct block_node *node)
+{
+	struct file_node *f = container_of(node, struct file_node, node);
+
+	/* Not left to close(): the kernel may hold the file a little longer. */
+	if (f->locked)
+		image_unlock(f->fd);
+	f->locked = false;
+}
