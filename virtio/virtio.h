@@ -45,7 +45,7 @@ struct virtqueue {
 
 	/* Set by the driver through the transport, while not enabled. Saved. */
 	uint16_t size, max_size; /* max_size 0: there is no such queue */
-	bool enabled;
+	uint8_t enabled;	 /* a boolean, but a loaded one may hold anything */
 	uint64_t desc_gpa, avail_gpa, used_gpa;
 	uint16_t msix_vector; /* VIRTIO_MSI_NO_VECTOR: none */
 
@@ -106,10 +106,15 @@ struct virtio_transport_ops {
 	/* Raise the used-buffer interrupt of @vq where it has no notify_fd; and the configuration-change interrupt. Any thread. */
 	void (*notify_queue)(struct virtio_device *vdev, struct virtqueue *vq);
 	void (*notify_config)(struct virtio_device *vdev);
-	/* Have the guest's doorbells ring the queues' kick_fd, from now on or no more. Under the register lock. */
-	int (*doorbells)(struct virtio_device *vdev, bool on, struct hako_error *err);
+	/*
+	 * Have the guest's doorbells ring the kick_fd of the enabled queues, from now on or no more. Under the register lock. Where KVM
+	 * refuses, a doorbell comes as a register write, and works nevertheless.
+	 */
+	void (*doorbells)(struct virtio_device *vdev, bool on);
 	/* The driver has reset the device: the transport's registers too. Under the register lock. */
 	void (*reset)(struct virtio_device *vdev);
+	/* All of the device's state has been loaded; check and derive. */
+	int (*loaded)(struct virtio_device *vdev, struct hako_error *err);
 };
 
 /* First member of every virtio device. */
@@ -155,9 +160,12 @@ extern const struct option virtio_pci_options[], virtio_mmio_options[];
  */
 int virtio_device_init(struct virtio_device *vdev, const struct virtio_ops *ops, uint16_t nqueues,
 		       uint16_t queue_size, struct hako_error *err);
-/** Last thing in create: attach to the transport of the object's class (obj.class->bus). */
+/** Last thing in create: features, and attach to the transport of the object's class (obj.class->bus). */
 int virtio_device_attach(struct virtio_device *vdev, struct hako_error *err);
-/** First thing in destroy: stop (ops->stop is called if the device was started), detach, free queues. */
+/**
+ * First thing in destroy: stop (ops->stop is called if the device was started), detach, free queues. The loops of queues that run must still
+ * be there; those of a paused device need not.
+ */
 void virtio_device_free(struct virtio_device *vdev);
 /**
  * class.reset, .pause and .resume of every virtio device. Loading virtio_device_state leaves the device paused: virtio_device_resume()
