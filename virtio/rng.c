@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * virtio-rng (virtio 1.2, section 5.4): the host's random numbers. The smallest device type, hence also the example of one: an options
+ * table, a state table, virtio_ops, create and destroy; one queue, which lives on one loop.
+ */
+#include <linux/virtio_ids.h>
+#include <sys/random.h>
+
+#include "virtio.h"
+#include "vmm/vm.h"
+
+#define RNG_QUEUE_SIZE	 64
+#define RNG_MAX_SEGMENTS 64
+/* A request gets so much at most, and the driver comes again: nobody else on this loop waits for long. */
+#define RNG_MAX_REQUEST	 4096
+
+struct virtio_rng {
+	struct virtio_device vdev;
+	char *rng;
+	uint64_t max_bytes;
+	uint32_t period_ms;
+
+	/* The queue's loop's: how much may be given out until the timer goes off. */
+	uint64_t quota;
+	struct loop_timer timer;
+	bool timer_set;
+};
+
+static struct virtio_rng *to_rng(struct virtqueue *vq)
+{
+	return container_of(vq->vdev, struct virtio_rng, vdev);
+}
+
+/* Fill the buffers with @len bytes; how many there are. */
+static size_t fill(const struct iovec *iov, unsigned int n, size_t len)
+{
+	size_t done = 0;
+
+	for (unsigned int i = 0; i < n && done < len; i++) {
+		ssize_t r = getrandom(iov[i].iov_base, MIN(iov[i].iov_len, len - done), 0);
+
+		if (r <= 0)
+			break;
+		done += r;
+	}
+	return done;
+}
+
+static void start_period(struct virtio_rng *rng, struct loop *loop)
+{
+	if (rng->timer_set)
+		return;
+	rng->timer_set = true;
+	loop_timer_set(loop, &rng->timer, clock_now() + rng->period_ms * 1000000ull);
+}
+
+static void rng_handle(struct virtqueue *vq)
+{
+	struct virtio_rng *rng = to_rng(vq);
+	struct iovec iov[RNG_MAX_SEGMENTS];
+	struct virtq_chain chain;
+
+	/* Without a quota left the requests stay in the ring until the timer goes off. */
+	while (rng->quota && virtq_pop(vq, &chain, iov, RNG_MAX_SEGMENTS) == 1) {
+		size_t len = MIN(MIN(chain.in_len, RNG_MAX_REQUEST), rng->quota);
+
+		len = fill(iov + chain.nout, chain.nin, len);
+		virtq_push(vq, chain.head, len);
+		if (rng->max_bytes) {
+			rng->quota -= len;
+			start_period(rng, vq->loop);
+		}
+	}
+}
+
+static void rng_period_over(struct loop_timer *timer)
+{
+	struct virtio_rng *rng = container_of(timer, struct virtio_rng, timer);
+
+	rng->timer_set = false;
+	rng->quota = rng->max_bytes;
+	rng_handle(&rng->vdev.vq[0]);
+}
+
+static void rng_drain(struct virtqueue *vq)
+{
+	struct virtio_rng *rng = to_rng(vq);
+
+	if (rng->timer_set)
+		loop_timer_cancel(&rng->timer);
+	rng->timer_set = false;
+	rng->quota = rng->max_bytes ?: UINT64_MAX;
+	virtq_stopped(vq);
+}
+
+static const struct virtio_ops rng_ops = {
+	.name = "virtio-rng",
+	.device_id = VIRTIO_ID_RNG,
+	.pci_class = 0x00ff00, /* as QEMU's: other */
+	.handle = rng_handle,
+	.drain = rng_drain,
+};
+
+static int rng_create(struct object *obj, struct hako_error *err)
+{
+	struct virtio_rng *rng = container_of(obj, struct virtio_rng, vdev.obj);
+	int r = virtio_device_init(&rng->vdev, &rng_ops, 1, RNG_QUEUE_SIZE, err);
+
+	if (r)
+		return r;
+	rng->quota = rng->max_bytes ?: UINT64_MAX;
+	rng->timer.fn = rng_period_over;
+	r = virtio_device_attach(&rng->vdev, err);
+	if (r)
+		virtio_device_free(&rng->vdev);
+	return r;
+}
+
+static void rng_destroy(struct object *obj)
+{
+	virtio_device_free(container_of(obj, struct virtio_device, obj));
+}
+
+static const struct option rng_options[] = {
+	OPT_STRING("rng", struct virtio_rng, rng, NULL,
+		   "id of the source; there is one only, the host kernel's"),
+	OPT_SIZE("max-bytes", struct virtio_rng, max_bytes, "0", 0, 0,
+		 "bytes that the guest may draw in each period, 0: any number"),
+	OPT_UINT("period", struct virtio_rng, period_ms, "65536", 1, UINT32_MAX,
+		 "length of the period in milliseconds"),
+	OPT_END,
+};
+
+static const struct state_field rng_fields[] = {
+	STATE_FIELD_STRUCT(struct virtio_rng, vdev, &virtio_device_state),
+	STATE_END,
+};
+
+static const struct state_table rng_state = {
+	.name = "virtio-rng",
+	.version = 1,
+	.min_version = 1,
+	.fields = rng_fields,
+};
+
+VIRTIO_CLASS(virtio_rng, "virtio-rng", "random numbers from the host", struct virtio_rng,
+	     rng_options, &rng_state, rng_create, rng_destroy);
