@@ -23,9 +23,20 @@
 #define PCI_MAX_BARS	 6
 #define PCI_BAR_UNMAPPED UINT64_MAX
 
+#define PCI_VENDOR_INTEL  0x8086
+#define PCI_VENDOR_REDHAT 0x1b36
+
+/* Class, subclass, interface. */
+#define PCI_CLASS_HOST_BRIDGE 0x060000
+#define PCI_CLASS_ISA_BRIDGE  0x060100
+#define PCI_CLASS_PCI_BRIDGE  0x060400
+
 #define PCI_ROOT_ADDRESS_PORT 0xcf8
 #define PCI_ROOT_DATA_PORT    0xcfc
 #define PCI_RESET_PORT	      0xcf9
+
+/* Of port 0xcf8; the others are reserved, read-only zeros. */
+#define PCI_CONFIG_ADDRESS_BITS 0x80fffffcu
 
 struct pci_device;
 

@@ -7,7 +7,6 @@
 #include "vmm/vm.h"
 
 #define CONFIG_ENABLE BIT(31)
-#define CONFIG_BITS   0x80fffffcu /* of 0xcf8: the others are reserved, read-only zeros */
 
 #define ECAM_PRIORITY 1 /* above BARs */
 
@@ -92,7 +91,8 @@ static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 	uint32_t addr = config_address(root);
 
 	if (offset == 0 && size == 4)
-		__atomic_store_n(&root->config_address, value & CONFIG_BITS, __ATOMIC_RELAXED);
+		__atomic_store_n(&root->config_address, value & PCI_CONFIG_ADDRESS_BITS,
+				 __ATOMIC_RELAXED);
 	else if (offset == 1 && size == 1 && root->reset_port)
 		root->reset_port->write(root->reset_port_opaque, 0, value, 1);
 	else if (is_data_access(offset, size) && (addr & CONFIG_ENABLE))
