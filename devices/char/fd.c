@@ -110,7 +110,11 @@ static void out_ready(struct loop_watch *watch, uint32_t revents)
 {
 	struct char_fd *cf = watch->opaque;
 
-	loop_watch_set(watch, 0);
+	/* Nobody will ever read it: what is written from now on is lost. */
+	if (revents & (POLLERR | POLLHUP | POLLNVAL))
+		close_output(cf, -EPIPE);
+	else
+		loop_watch_set(watch, 0);
 	chardev_writable(cf->chr);
 }
 

@@ -60,8 +60,9 @@ static size_t filter(struct char_stdio *s, uint8_t *buf, size_t len)
 
 static void deliver(struct char_stdio *s)
 {
-	size_t n = MIN(s->nheld, chardev_can_receive(&s->chr));
+	size_t n = chardev_can_receive(&s->chr);
 
+	n = MIN(n, s->nheld);
 	if (!n)
 		return;
 	chardev_receive(&s->chr, s->held, n);
@@ -80,7 +81,8 @@ static void stdio_input(struct char_fd *cf, uint8_t *buf, size_t len)
 	struct char_stdio *s = container_of(cf, struct char_stdio, cf);
 
 	deliver(s);
-	len = MIN(filter(s, buf, len), HELD_SIZE - s->nheld);
+	len = filter(s, buf, len);
+	len = MIN(len, HELD_SIZE - s->nheld);
 	memcpy(s->held + s->nheld, buf, len);
 	s->nheld += len;
 	deliver(s);
