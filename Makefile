@@ -6,8 +6,18 @@ SOVERSION := 0
 
 O      ?= build
 PREFIX ?= /usr/local
-CC     ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 WITHOUT ?=
+
+# V=1 shows the commands.
+ifeq ($(V),1)
+say :=
+else
+Q   := @
+say  = @printf '  %-5s %s\n' '$1' '$(patsubst $O/%,%,$2)'
+endif
 
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
@@ -22,8 +32,7 @@ ifneq ($(filter-out $(OPTIONAL),$(WITHOUT)),)
 $(error WITHOUT="$(filter-out $(OPTIONAL),$(WITHOUT))": no such dependency; there are: $(OPTIONAL))
 endif
 upper = $(subst a,A,$(subst b,B,$(subst c,C,$(subst d,D,$(subst e,E,$(subst f,F,$(subst g,G,$(subst h,H,$(subst i,I,$(subst j,J,$(subst k,K,$(subst l,L,$(subst m,M,$(subst n,N,$(subst o,O,$(subst p,P,$(subst q,Q,$(subst r,R,$(subst s,S,$(subst t,T,$(subst u,U,$(subst v,V,$(subst w,W,$(subst x,X,$(subst y,Y,$(subst z,Z,$1))))))))))))))))))))))))))
-slirp_CFLAGS = $(shell pkg-config --cflags slirp)
-json_CFLAGS  = $(shell pkg-config --cflags json-c)
+json_CFLAGS := $(if $(filter json,$(WITH)),$(shell pkg-config --cflags json-c))
 
 DEFS  := -D_GNU_SOURCE -DHAKO_VERSION='"$(VERSION)"' $(foreach d,$(WITH),-DWITH_$(call upper,$d))
 WARN  := -Wall -Wextra -Wmissing-prototypes -Wstrict-prototypes -Wshadow -Wpointer-arith \
@@ -70,22 +79,28 @@ $O/flags: FORCE
 
 $O/obj/%.o: %.c $O/flags
 	@mkdir -p $(@D)
+	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 # One relocatable object: the classes register themselves through a linker section, so none may be
 # dropped for want of a reference.
 $O/libhako.o: $(LIB_OBJ)
+	$(call say,LD,$@)
 	$(Q)$(LD) -r -o $@ $^
 $O/libhako.a: $O/libhako.o
+	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $<
 $O/libhako.so: $(LIB_OBJ)
+	$(call say,LD,$@)
 	$(Q)$(CC) -shared -Wl,-soname,libhako.so.$(SOVERSION) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 $O/hako: $(CLI_OBJ) $O/libhako.o
+	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
 # --- unit tests ------------------------------------------------------------------------------
 $O/unit/%: $O/obj/tests/unit/%.o $O/libhako.o
 	@mkdir -p $(@D)
+	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(LIBS)
 unit: $(UNIT_BIN)
 

@@ -59,7 +59,12 @@ int error_prefix(struct hako_error *err, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	len = strlen(text);
-	snprintf(text + len, sizeof(text) - len, ": %s", err->message);
+	if (len > sizeof(text) - 3)
+		len = sizeof(text) - 3;
+	memcpy(text + len, ": ", 2);
+	len += 2;
+	snprintf(text + len, sizeof(text) - len, "%.*s", (int)(sizeof(text) - len - 1),
+		 err->message);
 	memcpy(err->message, text, sizeof(text));
 	one_line(err->message);
 	return err->code;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "devices/char/char.h"
 #include "kvm.h"
 #include "machine.h"
 #include "vcpu.h"
@@ -314,6 +315,22 @@ int hako_vm_wait(struct hako_vm *handle, int timeout_ms, struct hako_exit_info *
 int hako_vm_end_fd(struct hako_vm *vm)
 {
 	return vm_control_end_fd(to_vm(vm));
+}
+
+const char *hako_vm_get(struct hako_vm *handle, const char *property)
+{
+	struct vm *vm = to_vm(handle);
+	struct object *obj;
+
+	if (strcmp(property, "console"))
+		return NULL;
+	list_for_each(obj, &vm->objects[CLASS_CHARDEV], link) {
+		const struct chardev *chr = container_of(obj, struct chardev, obj);
+
+		if (chr->path)
+			return chr->path;
+	}
+	return NULL;
 }
 
 void hako_vm_destroy(struct hako_vm *handle)

@@ -36,6 +36,8 @@ struct chardev {
 	struct object obj;
 	const struct chardev_ops *ops;
 	bool open; /* somebody is at the other end */
+	const char *
+		path; /* where the user finds the other end (a pty's name), or NULL; the backend's */
 	const struct chardev_client_ops *client_ops;
 	void *client;
 };

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The program hako: sub-commands on top of libhako. Each returns the process's exit status. */
+#ifndef VMM_CLI_CLI_H
+#define VMM_CLI_CLI_H
+
+#include "vmm/option.h"
+
+int cli_run(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
+int cli_help(int argc, char **argv);
+int cli_completion(int argc, char **argv);
+
+/* A sub-command, for the dispatcher, the help and the completion. */
+struct cli_command {
+	const char *name, *arguments, *help;
+	int (*run)(int argc, char **argv); /* argv[0] is the command's name */
+};
+extern const struct cli_command cli_commands[]; /* ends with a NULL name */
+
+/* What `hako run` has besides a VM's options. */
+struct cli_run_config {
+	char *image, *pidfile, *log;
+	bool help;
+};
+extern const struct option cli_run_options[];
+
+/** "hako: MESSAGE" on stderr. Returns 1. */
+int cli_fail(const struct hako_error *err);
+
+/** The table's options, one a line: "  --name=VALUE  help (default …)". @dashes: "--" or "". */
+void cli_print_options(const struct option *table, const char *dashes);
+
+#endif

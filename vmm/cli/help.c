@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* hako help: all of it comes out of the tables of options and classes. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli.h"
+#include "vmm/config.h"
+#include "vmm/object.h"
+
+static const struct {
+	const char *name, *title;
+} kinds[CLASS_KINDS] = {
+	[CLASS_MACHINE] = {"machine", "Boards, for --machine"},
+	[CLASS_DEVICE] = {"device", "Devices, for --device"},
+	[CLASS_BLOCKDEV] = {"blockdev", "Disk nodes, for --blockdev and --disk"},
+	[CLASS_NETDEV] = {"netdev", "Networks, for --netdev and --net"},
+	[CLASS_CHARDEV] = {"chardev", "Character backends, for --chardev and --console"},
+};
+
+static void print_type(const struct option *o, char *buf, size_t size)
+{
+	size_t len = 0;
+
+	switch (o->type) {
+	case OPTION_BOOL:
+		snprintf(buf, size, "on|off");
+		break;
+	case OPTION_ONOFFAUTO:
+		snprintf(buf, size, "auto|on|off");
+		break;
+	case OPTION_UINT:
+		snprintf(buf, size, "NUMBER");
+		break;
+	case OPTION_SIZE:
+		snprintf(buf, size, "SIZE");
+		break;
+	case OPTION_MAC:
+		snprintf(buf, size, "MAC");
+		break;
+	case OPTION_STRING:
+	case OPTION_LIST:
+		snprintf(buf, size, "TEXT");
+		break;
+	case OPTION_ENUM:
+		for (int i = 0; o->values[i] && len < size; i++)
+			len += snprintf(buf + len, size - len, "%s%s", i ? "|" : "", o->values[i]);
+	}
+}
+
+void cli_print_options(const struct option *table, const char *dashes)
+{
+	for (; table && table->name; table++) {
+		char left[80], type[48];
+
+		print_type(table, type, sizeof(type));
+		snprintf(left, sizeof(left), "%s%s%s%s", dashes, table->name, *dashes ? " " : "=",
+			 type);
+		printf("  %-28s %s", left, table->help);
+		if (table->required)
+			printf(" (required)");
+		else if (table->def && strcmp(table->def, "off"))
+			printf(" (default %s)", table->def);
+		if (table->type == OPTION_LIST)
+			printf(" (may be repeated)");
+		putchar('\n');
+	}
+}
+
+static int help_kind(enum class_kind kind)
+{
+	printf("%s:\n\n", kinds[kind].title);
+	class_for_each(pos) {
+		if ((*pos)->kind == kind && !(*pos)->internal)
+			printf("  %-24s %s\n", (*pos)->name, (*pos)->help);
+	}
+	printf("\n\"hako help %s NAME\" lists the options of one.\n", kinds[kind].name);
+	return 0;
+}
+
+static int help_class(enum class_kind kind, const char *name)
+{
+	static const char *const suffixes[] = {"-pci", "-device"};
+	const struct class *cls = class_find(kind, name);
+	struct hako_error err;
+
+	for (size_t i = 0; !cls && i < ARRAY_SIZE(suffixes); i++) {
+		char full[64];
+
+		snprintf(full, sizeof(full), "%.50s%s", name, suffixes[i]);
+		cls = class_find(kind, full);
+	}
+	if (!cls && class_get(kind, name, &cls, &err))
+		return cli_fail(&err);
+	printf("%s: %s\n\nOptions:\n\n", cls->name, cls->help);
+	printf("  %-28s %s\n", "id=TEXT", "name, unique among its kind");
+	cli_print_options(cls->bus_options, "");
+	cli_print_options(cls->options, "");
+	return 0;
+}
+
+static int help_run(void)
+{
+	printf("hako run [IMAGE] [--OPTION VALUE]...\n\n"
+	       "Run a virtual machine until it powers off. IMAGE is its first disk. On a terminal,\n"
+	       "Ctrl-a x ends it, Ctrl-a h lists the other keys. Without --net it has a user-mode\n"
+	       "network, without --console its serial line is on standard input and output.\n\n"
+	       "Options:\n\n");
+	cli_print_options(vm_config_options, "--");
+	cli_print_options(cli_run_options, "--");
+	printf("\nExit status: 0 when the guest powered off (or reset itself, with --no-reboot),\n"
+	       "1 after an error, another if the guest wrote it to isa-debug-exit.\n");
+	return 0;
+}
+
+static int help_all(void)
+{
+	printf("hako %s: a virtual machine monitor for KVM\n\nCommands:\n\n", hako_version());
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		printf("  hako %-10s %-32s %s\n", c->name, c->arguments, c->help);
+	printf("\nhako help KIND lists the classes of a kind, hako help KIND CLASS its options:\n\n");
+	for (int i = 0; i < CLASS_KINDS; i++)
+		printf("  hako help %-12s %s\n", kinds[i].name, kinds[i].title);
+	return 0;
+}
+
+int cli_help(int argc, char **argv)
+{
+	const char *topic = argc > 1 ? argv[1] : NULL;
+
+	if (!topic)
+		return help_all();
+	if (!strcmp(topic, "run"))
+		return help_run();
+	for (int i = 0; i < CLASS_KINDS; i++)
+		if (!strcmp(topic, kinds[i].name))
+			return argc > 2 ? help_class(i, argv[2]) : help_kind(i);
+	for (const struct cli_command *c = cli_commands; c->name; c++) {
+		if (!strcmp(topic, c->name)) {
+			printf("hako %s %s\n\n%s.\n", c->name, c->arguments, c->help);
+			return 0;
+		}
+	}
+	fprintf(stderr, "hako: help %s: no such topic (see \"hako help\")\n", topic);
+	return 1;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include <stdio.h>
+
+#include "cli.h"
+
+const struct cli_command cli_commands[] = {
+	{"run", "[IMAGE] [--OPTION VALUE]...", "run a virtual machine", cli_run},
+	{"doctor", "", "check what this host offers, and what could be better", cli_doctor},
+	{"help", "[COMMAND | CLASS-KIND [CLASS]]", "explain commands, devices and their options",
+	 cli_help},
+	{"completion", "[bash]", "print a completion script for the shell", cli_completion},
+	{NULL},
+};
+
+int cli_fail(const struct hako_error *err)
+{
+	fprintf(stderr, "hako: %s\n", err->message);
+	return 1;
+}
+
+static int unknown_command(const char *name)
+{
+	const char *names[ARRAY_SIZE(cli_commands)];
+	const char *nearest;
+	size_t n = 0;
+
+	for (; cli_commands[n].name; n++)
+		names[n] = cli_commands[n].name;
+	names[n] = NULL;
+	nearest = str_nearest(name, names);
+	if (nearest)
+		fprintf(stderr, "hako: %s: no such command (did you mean %s?)\n", name, nearest);
+	else
+		fprintf(stderr, "hako: %s: no such command (see \"hako help\")\n", name);
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		cli_help(1, argv);
+		return 1;
+	}
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version")) {
+		printf("hako %s\n", hako_version());
+		return 0;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return cli_help(1, argv);
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (!strcmp(argv[1], c->name))
+			return c->run(argc - 1, argv + 1);
+	return unknown_command(argv[1]);
+}

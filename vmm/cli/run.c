@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* hako run: from arguments to a VM, until it ends. */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "vmm/config.h"
+
+#define T struct cli_run_config
+const struct option cli_run_options[] = {
+	OPT_STRING("pidfile", T, pidfile, NULL,
+		   "write the process's number there; removed at the end"),
+	OPT_STRING("log", T, log, NULL,
+		   "stderr or a file: what the guest did that it should not have"),
+	OPT_BOOL("help", T, help, "off", "show these options"),
+	OPT_END,
+};
+#undef T
+
+struct run {
+	struct cli_run_config config;
+	struct hako_vm *vm;
+	bool have_net, have_console, stdio_console;
+	FILE *log;
+	sigset_t old_mask;
+	int signal_fd;
+};
+
+static const struct option *find(const struct option *table, const char *name)
+{
+	for (; table->name; table++)
+		if (!strcmp(table->name, name))
+			return table;
+	return NULL;
+}
+
+static int unknown(const char *name, struct hako_error *err)
+{
+	const char *names[64];
+	const char *nearest;
+	size_t n = 0;
+
+	for (const struct option *o = vm_config_options; o->name && n < 50; o++)
+		names[n++] = o->name;
+	for (const struct option *o = cli_run_options; o->name && n < 63; o++)
+		names[n++] = o->name;
+	names[n] = NULL;
+	nearest = str_nearest(name, names);
+	if (nearest)
+		return error_set(err, -EINVAL, "--%s: no such option (did you mean --%s?)", name,
+				 nearest);
+	return error_set(err, -EINVAL, "--%s: no such option (see \"hako help run\")", name);
+}
+
+static int set(struct run *run, const char *name, const char *value, struct hako_error *err)
+{
+	const struct option *own = find(cli_run_options, name);
+
+	if (own) {
+		int r = option_set(own, &run->config, value, err);
+
+		return r ? error_prefix(err, "--%s", name), r : 0;
+	}
+	if (!strcmp(name, "net"))
+		run->have_net = true;
+	if (!strcmp(name, "console")) {
+		run->have_console = true;
+		run->stdio_console |= !strncmp(value, "stdio", 5);
+	}
+	return hako_vm_set(run->vm, name, value, err);
+}
+
+/* One option with its value, from "--name=value", "--name value" or "--flag". Returns how many arguments that took. */
+static int parse_option(struct run *run, int argc, char **argv, struct hako_error *err)
+{
+	const char *value = strchr(argv[0], '=');
+	const struct option *opt;
+	char name[32];
+	int r, used = 1;
+
+	snprintf(name, sizeof(name), "%.*s", value ? (int)(value - argv[0] - 2) : 30, argv[0] + 2);
+	opt = find(vm_config_options, name);
+	if (!opt)
+		opt = find(cli_run_options, name);
+	if (!opt)
+		return unknown(name, err);
+	if (value) {
+		value++;
+	} else if (opt->type == OPTION_BOOL) {
+		value = "on";
+	} else if (argc > 1) {
+		value = argv[1];
+		used = 2;
+	} else {
+		return error_set(err, -EINVAL, "--%s: a value is missing (%s)", name, opt->help);
+	}
+	r = set(run, name, value, err);
+	return r ? r : used;
+}
+
+static int parse(struct run *run, int argc, char **argv, struct hako_error *err)
+{
+	bool have_image = false;
+
+	for (int i = 1; i < argc;) {
+		int n = 1;
+
+		if (!strncmp(argv[i], "--", 2) && argv[i][2]) {
+			n = parse_option(run, argc - i, argv + i, err);
+		} else if (argv[i][0] == '-' && argv[i][1]) {
+			n = error_set(err, -EINVAL,
+				      "%s: options start with two dashes (see \"hako help run\")",
+				      argv[i]);
+		} else if (have_image) {
+			n = error_set(err, -EINVAL,
+				      "%s: a second image (use --disk for more disks)", argv[i]);
+		} else {
+			have_image = true;
+			n = set(run, "disk", argv[i], err) ?: 1;
+		}
+		if (n < 0)
+			return n;
+		i += n;
+	}
+	return 0;
+}
+
+/* What a user who says nothing gets. */
+static int set_defaults(struct run *run, struct hako_error *err)
+{
+	int r = 0;
+
+	if (!run->have_console)
+		r = set(run, "console", "stdio", err);
+	if (!r && !run->have_net)
+		r = set(run, "net", "user", err);
+	return r;
+}
+
+static void log_line(void *opaque, const char *line)
+{
+	struct run *run = opaque;
+
+	fprintf(run->log, "hako: %s\n", line);
+	fflush(run->log);
+}
+
+static int open_log(struct run *run, struct hako_error *err)
+{
+	const char *log = run->config.log;
+
+	if (!log)
+		return 0;
+	run->log = !strcmp(log, "stderr") ? stderr : fopen(log, "ae");
+	if (!run->log)
+		return error_errno(err, -errno, "--log %s", log);
+	hako_vm_set_log(run->vm, log_line, run);
+	return 0;
+}
+
+static int write_pidfile(struct run *run, struct hako_error *err)
+{
+	char text[16];
+	int fd, r;
+
+	if (!run->config.pidfile)
+		return 0;
+	fd = open(run->config.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return error_errno(err, -errno, "--pidfile %s", run->config.pidfile);
+	snprintf(text, sizeof(text), "%d\n", getpid());
+	r = write_all(fd, text, strlen(text));
+	close(fd);
+	return r ? error_errno(err, r, "--pidfile %s", run->config.pidfile) : 0;
+}
+
+/* SIGTERM and its like are read as events: the first presses the power button, the second pulls the plug. */
+static int take_signals(struct run *run, struct hako_error *err)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, &run->old_mask);
+	signal(SIGPIPE, SIG_IGN);
+	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	return run->signal_fd < 0 ? error_errno(err, -errno, "signals") : 0;
+}
+
+static void wait_for_end(struct run *run)
+{
+	struct pollfd p[2] = {
+		{.fd = hako_vm_end_fd(run->vm), .events = POLLIN},
+		{.fd = run->signal_fd, .events = POLLIN},
+	};
+	struct signalfd_siginfo si;
+	unsigned int signals = 0;
+
+	while (!(p[0].revents & POLLIN)) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (!(p[1].revents & POLLIN) || read(p[1].fd, &si, sizeof(si)) != sizeof(si))
+			continue;
+		if (++signals > 1 || hako_vm_powerdown(run->vm, NULL))
+			hako_vm_stop(run->vm, NULL);
+	}
+}
+
+static int run_vm(struct run *run, struct hako_error *err)
+{
+	struct hako_exit_info info;
+	int r;
+
+	r = open_log(run, err);
+	if (!r)
+		r = take_signals(run, err);
+	if (!r)
+		r = hako_vm_create(run->vm, err);
+	if (!r)
+		r = write_pidfile(run, err);
+	if (r)
+		return r;
+	if (hako_vm_get(run->vm, "console"))
+		fprintf(stderr, "hako: console on %s\n", hako_vm_get(run->vm, "console"));
+	if (run->stdio_console)
+		r = hako_vm_start(run->vm, err);
+	if (!r)
+		wait_for_end(run);
+	if (!r)
+		r = hako_vm_wait(run->vm, 0, &info, err);
+	if (r)
+		return r;
+	if (info.reason == HAKO_EXIT_ERROR || info.reason == HAKO_EXIT_PANIC)
+		fprintf(stderr, "hako: %s\n", info.message);
+	return info.status;
+}
+
+int cli_run(int argc, char **argv)
+{
+	struct run run = {.signal_fd = -1};
+	struct hako_error err;
+	int status;
+
+	if (hako_vm_new(&run.vm, &err))
+		return cli_fail(&err);
+	status = parse(&run, argc, argv, &err);
+	if (!status && run.config.help) {
+		status = cli_help(2, (char *[]){argv[0], (char *)"run", NULL});
+	} else {
+		if (!status)
+			status = set_defaults(&run, &err);
+		if (!status)
+			status = run_vm(&run, &err);
+		if (status < 0)
+			status = cli_fail(&err);
+	}
+	hako_vm_destroy(run.vm);
+	if (run.config.pidfile && status >= 0)
+		unlink(run.config.pidfile);
+	if (run.log && run.log != stderr)
+		fclose(run.log);
+	if (run.signal_fd >= 0)
+		close(run.signal_fd);
+	options_free(cli_run_options, &run.config);
+	return status;
+}
