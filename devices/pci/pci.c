@@ -70,8 +70,14 @@ static void update_multifunction(struct pci_bus *bus, int slot)
 		if (PCI_SLOT_OF(pdev->devfn) != slot)
 			continue;
 		if (multi)
-			pdev->config[PCI_HEADER_TYPE] |= 0x80;
+			pdev->config[PCI_HEADER_TYPE] |= PCI_HEADER_MULTIFUNCTION;
 	}
+}
+
+static void tell_bridge(struct pci_bus *bus)
+{
+	if (bus->bridge && bus->bridge->link_changed)
+		bus->bridge->link_changed(bus->bridge);
 }
 
 static void init_header(struct pci_device *pdev)
@@ -111,6 +117,7 @@ int pci_device_init(struct pci_device *pdev, struct pci_bus *bus, int devfn, uin
 	init_header(pdev);
 	list_add_tail(&pdev->link, &bus->devices);
 	update_multifunction(bus, PCI_SLOT_OF(devfn));
+	tell_bridge(bus);
 	pci_unlock(bus);
 	return 0;
 }
@@ -124,6 +131,7 @@ void pci_device_free(struct pci_device *pdev)
 	pci_lock(bus);
 	pci_unmap_bars(pdev);
 	list_del(&pdev->link);
+	tell_bridge(bus);
 	pci_unlock(bus);
 	pdev->intx_level = false;
 	pci_update_intx(pdev);

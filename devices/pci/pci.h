@@ -23,6 +23,8 @@
 #define PCI_MAX_BARS	 6
 #define PCI_BAR_UNMAPPED UINT64_MAX
 
+#define PCI_HEADER_MULTIFUNCTION 0x80
+
 #define PCI_VENDOR_INTEL  0x8086
 #define PCI_VENDOR_REDHAT 0x1b36
 
@@ -92,7 +94,14 @@ struct pci_device {
 	 * bus's lock. Or NULL.
 	 */
 	void (*bars_moved)(struct pci_device *pdev);
-	struct pci_bus *secondary; /* of a bridge or root port */
+	/*
+	 * The bridge above resets its bus: the function goes to the state after power-on, as class.reset does, but while vCPUs run. Under the
+	 * root bus's lock. NULL: pci_device_reset() is all there is to it.
+	 */
+	void (*hot_reset)(struct pci_device *pdev);
+	/* Of a bridge or root port: the bus behind it, and a call when something is plugged there or unplugged. */
+	struct pci_bus *secondary;
+	void (*link_changed)(struct pci_device *pdev);
 };
 
 struct pci_bus {

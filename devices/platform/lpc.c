@@ -140,7 +140,7 @@ static void init_config(struct pci_device *pdev)
 {
 	uint8_t *w = pdev->wmask;
 
-	pdev->config[PCI_HEADER_TYPE] = 0x80;
+	pdev->config[PCI_HEADER_TYPE] = PCI_HEADER_MULTIFUNCTION;
 	pdev->config[PMBASE] = PCI_BASE_ADDRESS_SPACE_IO;
 	put_le16(w + PMBASE, PMBASE_MASK);
 	w[ACPI_CNTL] = ACPI_CNTL_EN | ACPI_CNTL_SCI;
