@@ -429,6 +429,12 @@ void virtio_pci_reset_function(struct virtio_device *vdev)
 	update_msix(vdev->pci);
 }
 
+/* Secondary Bus Reset of a port above: as far as the driver is concerned, a reset like any other. */
+static void hot_reset(struct pci_device *pdev)
+{
+	virtio_device_reset(&container_of(pdev, struct virtio_pci, pci)->vdev->obj);
+}
+
 static int pci_loaded(struct virtio_device *vdev, struct hako_error *err)
 {
 	struct virtio_pci *vp = vdev->pci;
@@ -565,6 +571,7 @@ int virtio_pci_attach(struct virtio_device *vdev, struct hako_error *err)
 	vp->pci.config_written = config_written;
 	vp->pci.config_reading = config_reading;
 	vp->pci.bars_moved = bars_moved;
+	vp->pci.hot_reset = hot_reset;
 	pthread_mutex_init(&vp->irq_lock, NULL);
 	pthread_mutex_init(&vp->doorbell_lock, NULL);
 	r = add_function(vp, err);
