@@ -48,15 +48,18 @@ static u64 epoch(u32 y, u32 m, u32 d, u32 h, u32 min, u32 s)
 
 static void test_time(void)
 {
-	u64 t, us, now;
+	u64 t, us = 0, now;
 
-	if (!next_second())
-		return;
-	t = rdtsc();
-	now = epoch(field(0x32) * 100 + field(9), field(8), field(7), field(4), field(2), field(0));
-	next_second();
-	us = us_since(t);
+	/* The host may take the CPU away around a change: one of three seconds has to be good. */
+	for (u32 i = 0; i < 3 && (us < 950000 || us > 1050000); i++) {
+		if (!next_second())
+			return;
+		t = rdtsc();
+		next_second();
+		us = us_since(t);
+	}
 	check(us > 950000 && us < 1050000, "a second takes %lu us", us);
+	now = epoch(field(0x32) * 100 + field(9), field(8), field(7), field(4), field(2), field(0));
 	print("rtc: %lu, a second is %lu us\n", now, us);
 	if (param("now")) {
 		s64 off = now - param_u64("now", 0);

@@ -10,7 +10,7 @@ extern u32 ap_next;
 void ap_main(u32 cpu);
 
 static u32 apic_id[MAX], count;
-static volatile u32 up[MAX], sent[MAX];
+static volatile u32 up[MAX];
 static volatile s64 order[MAX]; /* vector << 32 | APIC ID to send to; 0: none */
 
 #define WAKE		      0xd0 /* + CPU */
@@ -39,6 +39,7 @@ static void read_madt(void)
 void ap_main(u32 cpu)
 {
 	u32 seen = 0;
+	s64 o;
 
 	cpu_init(cpu);
 	if (cpu >= MAX)
@@ -48,11 +49,11 @@ void ap_main(u32 cpu)
 	for (;;) {
 		irq_wait(WAKE + cpu, seen);
 		seen = irqs(WAKE + cpu);
-		if (!order[cpu])
-			continue;
-		lapic_ipi(order[cpu] & 0xffffffff, 0x4000 | order[cpu] >> 32);
+		o = order[cpu];
+		/* The next order may come as soon as this one is seen to be done. */
 		order[cpu] = 0;
-		sent[cpu]++;
+		if (o)
+			lapic_ipi(o & 0xffffffff, 0x4000 | o >> 32);
 	}
 }
 
