@@ -11,7 +11,7 @@
 #include "vmm/loop.h"
 
 static const enum loop_engine engines[] = {LOOP_IO_URING, LOOP_THREADS};
-static struct loop *loop;
+static struct loop *loop __attribute__((unused));
 
 static inline struct loop *new_loop(int i)
 {

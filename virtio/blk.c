@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * virtio-blk (virtio 1.2, section 5.2). A request goes from the ring to the disk node as it is: the node's buffers are the guest's, less
+ * the header in front and the status byte behind, wherever the driver has put the borders between descriptors.
+ */
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ids.h>
+#include <stdlib.h>
+
+#include "devices/block/block.h"
+#include "virtio.h"
+#include "vmm/vm.h"
+
+#define INLINE_IOVECS 8 /* larger requests take a chunk of iovecs */
+#define CONFIG_SIZE   (offsetof(struct virtio_blk_config, unused1) + 3)
+
+struct blk_queue;
+
+struct blk_req {
+	struct block_req block;
+	struct blk_queue *q;
+	struct blk_req *next; /* free ones */
+	uint8_t *status;
+	struct iovec *chunk; /* or NULL */
+	uint32_t in_len;
+	uint16_t head;
+	struct iovec iov[INLINE_IOVECS];
+};
+
+/*
+ * Memory of a queue's requests, between start and stop; the queue's loop's. What has been used last is used first, and what has never
+ * been used is never touched, so that a queue takes the memory that its depth needs.
+ */
+struct blk_queue {
+	struct virtio_blk *blk;
+	struct virtqueue *vq;
+	struct iovec *scratch; /* VIRTIO_MAX_SEGMENTS */
+	struct blk_req *reqs, *free_reqs;
+	unsigned int fresh_reqs;	    /* index of the first that has never been used */
+	struct iovec *chunks, *free_chunks; /* of seg_max each; a free one points to the next */
+	unsigned int fresh_chunks;
+};
+
+struct virtio_blk {
+	struct virtio_device vdev;
+
+	/* Options. */
+	char *drive, *serial, *iothread;
+	uint32_t logical_block_size, physical_block_size;
+	uint16_t num_queues, queue_size;
+	int write_cache; /* enum option_onoffauto */
+	bool discard, write_zeroes, share_rw;
+
+	struct block_node *node;
+	struct virtio_blk_config config;
+	uint64_t capacity; /* in sectors of 512 bytes */
+	uint32_t seg_max;
+	uint8_t wce; /* atomic: config.wce. Saved. */
+	struct blk_queue *queues;
+};
+
+static struct virtio_blk *to_blk(struct virtio_device *vdev)
+{
+	return container_of(vdev, struct virtio_blk, vdev);
+}
+
+/* --- memory of requests ------------------------------------------------------------------------ */
+
+/* There is one for each chain that can be in flight. */
+static struct blk_req *req_get(struct blk_queue *q)
+{
+	struct blk_req *req = q->free_reqs;
+
+	if (req) {
+		q->free_reqs = req->next;
+	} else {
+		req = &q->reqs[q->fresh_reqs++];
+		req->q = q;
+	}
+	req->chunk = NULL;
+	return req;
+}
+
+static struct iovec *chunk_get(struct blk_queue *q)
+{
+	struct iovec *chunk = q->free_chunks;
+	size_t size = q->blk->seg_max;
+
+	if (chunk) {
+		q->free_chunks = chunk->iov_base;
+		return chunk;
+	}
+	if (!q->chunks)
+		q->chunks = malloc(q->vq->max_size * size * sizeof(*chunk));
+	return q->chunks ? q->chunks + q->fresh_chunks++ * size : NULL;
+}
+
+static void req_put(struct blk_req *req)
+{
+	struct blk_queue *q = req->q;
+
+	if (req->chunk) {
+		req->chunk->iov_base = q->free_chunks;
+		q->free_chunks = req->chunk;
+	}
+	req->next = q->free_reqs;
+	q->free_reqs = req;
+}
+
+static void queue_free(struct blk_queue *q)
+{
+	free(q->scratch);
+	free(q->reqs);
+	free(q->chunks);
+	*q = (struct blk_queue){0};
+}
+
+static int queue_alloc(struct blk_queue *q, struct virtio_blk *blk, struct virtqueue *vq)
+{
+	*q = (struct blk_queue){
+		.blk = blk,
+		.vq = vq,
+		.scratch = malloc(VIRTIO_MAX_SEGMENTS * sizeof(*q->scratch)),
+		.reqs = malloc(vq->max_size * sizeof(*q->reqs)),
+	};
+	return q->scratch && q->reqs ? 0 : -ENOMEM;
+}
+
+/* --- completion -------------------------------------------------------------------------------- */
+
+static void req_finish(struct blk_req *req, uint8_t status)
+{
+	*req->status = status;
+	virtq_push(req->q->vq, req->head, req->in_len);
+	req_put(req);
+}
+
+static void block_done(struct block_req *block, int res)
+{
+	struct blk_req *req = container_of(block, struct blk_req, block);
+	const struct virtio_device *vdev = &req->q->blk->vdev;
+
+	if (likely(!res)) {
+		req_finish(req, VIRTIO_BLK_S_OK);
+		return;
+	}
+	vm_log(vdev->obj.vm, "%s: request %u of %llu bytes at %llu: %s",
+	       vdev->obj.id ?: "virtio-blk", block->op, (unsigned long long)block->bytes,
+	       (unsigned long long)block->offset, strerror(-res));
+	req_finish(req, res == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
+}
+
+/* --- requests ---------------------------------------------------------------------------------- */
+
+/* 5.2.6.2: what is not to be cached must be on the medium when the request is complete. */
+static uint32_t durability(struct virtio_blk *blk)
+{
+	bool writeback = virtio_has_feature(&blk->vdev, VIRTIO_BLK_F_FLUSH);
+
+	if (virtio_has_feature(&blk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
+		writeback = READ_ONCE(blk->wce);
+	return writeback ? 0 : BLOCK_FUA;
+}
+
+static bool range_ok(const struct virtio_blk *blk, uint64_t sector, uint64_t sectors)
+{
+	uint64_t mask = blk->logical_block_size / 512 - 1;
+
+	return sector <= blk->capacity && sectors <= blk->capacity - sector &&
+	       !((sector | sectors) & mask);
+}
+
+static void submit(struct blk_req *req, enum block_op op, uint32_t flags, uint64_t offset,
+		   uint64_t bytes)
+{
+	struct block_req *b = &req->block;
+
+	b->op = op;
+	b->flags = flags;
+	b->offset = offset;
+	b->bytes = bytes;
+	b->done = block_done;
+	b->loop = req->q->vq->loop;
+	block_submit(req->q->blk->node, b);
+}
+
+/* @iov: the data, in the queue's scratch memory. */
+static void read_write(struct blk_req *req, bool write, uint64_t sector, uint64_t bytes,
+		       const struct iovec *iov, unsigned int n)
+{
+	struct virtio_blk *blk = req->q->blk;
+	struct iovec *copy = req->iov;
+
+	if (bytes % 512 || !range_ok(blk, sector, bytes / 512) || n > blk->seg_max ||
+	    (write && blk->node->read_only)) {
+		req_finish(req, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	if (n > INLINE_IOVECS)
+		copy = req->chunk = chunk_get(req->q);
+	if (!copy) {
+		req_finish(req, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	memcpy(copy, iov, n * sizeof(*iov));
+	req->block.iov = copy;
+	req->block.niov = n;
+	submit(req, write ? BLOCK_WRITE : BLOCK_READ, write ? durability(blk) : 0, sector * 512,
+	       bytes);
+}
+
+/* 5.2.6: one range, since max_discard_seg and max_write_zeroes_seg are 1. */
+static void discard_or_zero(struct blk_req *req, bool zero, const struct iovec *iov, unsigned int n,
+			    size_t len)
+{
+	struct virtio_blk *blk = req->q->blk;
+	unsigned int feature = zero ? VIRTIO_BLK_F_WRITE_ZEROES : VIRTIO_BLK_F_DISCARD;
+	uint32_t allowed = zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0, flags, sectors;
+	struct virtio_blk_discard_write_zeroes range;
+	uint8_t status = VIRTIO_BLK_S_IOERR;
+	uint64_t sector;
+
+	iov_read(iov, n, 0, &range, sizeof(range));
+	sector = le64toh(range.sector);
+	sectors = le32toh(range.num_sectors);
+	flags = le32toh(range.flags);
+	if (!virtio_has_feature(&blk->vdev, feature) || (flags & ~allowed))
+		status = VIRTIO_BLK_S_UNSUPP;
+	else if (len == sizeof(range) && range_ok(blk, sector, sectors) &&
+		 sectors <= blk->node->max_discard_bytes / 512 && !blk->node->read_only)
+		status = VIRTIO_BLK_S_OK;
+	if (status != VIRTIO_BLK_S_OK) {
+		req_finish(req, status);
+		return;
+	}
+	submit(req, zero ? BLOCK_WRITE_ZEROES : BLOCK_DISCARD,
+	       zero ? durability(blk) | (flags ? BLOCK_UNMAP : 0) : 0, sector * 512,
+	       sectors * 512ull);
+}
+
+static void get_id(struct blk_req *req, const struct iovec *iov, unsigned int n)
+{
+	char id[VIRTIO_BLK_ID_BYTES] = "";
+	const char *serial = req->q->blk->serial;
+
+	if (serial)
+		memcpy(id, serial, MIN(strlen(serial), sizeof(id)));
+	iov_write(iov, n, 0, id, sizeof(id));
+	req_finish(req, VIRTIO_BLK_S_OK);
+}
+
+/* 5.2.6: header, data and status may be cut into descriptors in any way (2.7.4), except that the device writes only what is writable. */
+static void request(struct blk_queue *q, const struct virtq_chain *chain)
+{
+	struct iovec *iov = q->scratch, *out = iov, *in = iov + chain->nout, *last;
+	struct virtio_blk_outhdr hdr = {0};
+	unsigned int nout, nin = chain->nin;
+	struct blk_req *req;
+
+	if (!chain->in_len) {
+		virtio_broken(&q->blk->vdev, "request without a status byte");
+		virtq_push(q->vq, chain->head, 0);
+		return;
+	}
+	req = req_get(q);
+	req->head = chain->head;
+	req->in_len = chain->in_len;
+	last = &in[nin - 1];
+	last->iov_len--;
+	req->status = (uint8_t *)last->iov_base + last->iov_len;
+	nin -= !last->iov_len;
+	if (iov_read(out, chain->nout, 0, &hdr, sizeof(hdr)) < sizeof(hdr)) {
+		req_finish(req, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	nout = iov_skip(&out, chain->nout, sizeof(hdr));
+
+	switch (le32toh(hdr.type)) {
+	case VIRTIO_BLK_T_IN:
+		read_write(req, false, le64toh(hdr.sector), chain->in_len - 1, in, nin);
+		break;
+	case VIRTIO_BLK_T_OUT:
+		read_write(req, true, le64toh(hdr.sector), chain->out_len - sizeof(hdr), out, nout);
+		break;
+	case VIRTIO_BLK_T_FLUSH:
+		submit(req, BLOCK_FLUSH, 0, 0, 0);
+		break;
+	case VIRTIO_BLK_T_GET_ID:
+		get_id(req, in, nin);
+		break;
+	case VIRTIO_BLK_T_DISCARD:
+		discard_or_zero(req, false, out, nout, chain->out_len - sizeof(hdr));
+		break;
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		discard_or_zero(req, true, out, nout, chain->out_len - sizeof(hdr));
+		break;
+	default:
+		req_finish(req, VIRTIO_BLK_S_UNSUPP);
+	}
+}
+
+static void blk_handle(struct virtqueue *vq)
+{
+	struct blk_queue *q = vq->opaque;
+	struct virtq_chain chain;
+
+	while (virtq_pop(vq, &chain, q->scratch, VIRTIO_MAX_SEGMENTS) == 1)
+		request(q, &chain);
+}
+
+/* --- the device -------------------------------------------------------------------------------- */
+
+static uint64_t blk_features(struct virtio_device *vdev)
+{
+	const struct virtio_blk *blk = to_blk(vdev);
+	uint64_t f = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) |
+		     BIT64(VIRTIO_BLK_F_TOPOLOGY);
+
+	if (vdev->nqueues > 1)
+		f |= BIT64(VIRTIO_BLK_F_MQ);
+	if (blk->node->read_only)
+		return f | BIT64(VIRTIO_BLK_F_RO);
+	f |= BIT64(VIRTIO_BLK_F_FLUSH) | BIT64(VIRTIO_BLK_F_CONFIG_WCE);
+	if (blk->discard && blk->node->can_discard)
+		f |= BIT64(VIRTIO_BLK_F_DISCARD);
+	if (blk->write_zeroes && blk->node->can_write_zeroes)
+		f |= BIT64(VIRTIO_BLK_F_WRITE_ZEROES);
+	return f;
+}
+
+static bool initial_wce(const struct virtio_blk *blk)
+{
+	return blk->write_cache == ONOFFAUTO_ON ||
+	       (blk->write_cache == ONOFFAUTO_AUTO && blk->node->writeback);
+}
+
+static bool blk_accept_features(struct virtio_device *vdev, uint64_t features)
+{
+	struct virtio_blk *blk = to_blk(vdev);
+
+	/* A new driver, hence the value after reset. */
+	WRITE_ONCE(blk->wce, initial_wce(blk));
+	return true;
+}
+
+static void blk_config_read(struct virtio_device *vdev, uint32_t offset, void *buf, uint32_t len)
+{
+	struct virtio_blk *blk = to_blk(vdev);
+
+	blk->config.wce = READ_ONCE(blk->wce);
+	memcpy(buf, (uint8_t *)&blk->config + offset, len);
+}
+
+static void blk_config_write(struct virtio_device *vdev, uint32_t offset, const void *buf,
+			     uint32_t len)
+{
+	const uint32_t wce = offsetof(struct virtio_blk_config, wce);
+
+	if (virtio_has_feature(vdev, VIRTIO_BLK_F_CONFIG_WCE) && offset <= wce &&
+	    offset + len > wce)
+		WRITE_ONCE(to_blk(vdev)->wce, ((const uint8_t *)buf)[wce - offset] & 1);
+}
+
+static void blk_stop(struct virtio_device *vdev)
+{
+	struct virtio_blk *blk = to_blk(vdev);
+
+	for (uint32_t i = 0; i < vdev->nqueues; i++) {
+		if (blk->queues[i].blk)
+			blk->node->ops->detach(blk->node, vdev->vq[i].loop);
+		queue_free(&blk->queues[i]);
+	}
+}
+
+static int blk_start(struct virtio_device *vdev)
+{
+	struct virtio_blk *blk = to_blk(vdev);
+	int ret = 0;
+
+	for (uint32_t i = 0; i < vdev->nqueues && ret == 0; i++) {
+		struct blk_queue *q = &blk->queues[i];
+
+		ret = queue_alloc(q, blk, &vdev->vq[i]);
+		if (ret == 0)
+			ret = blk->node->ops->attach(blk->node, vdev->vq[i].loop, NULL);
+		if (ret < 0)
+			queue_free(q);
+		vdev->vq[i].opaque = q;
+	}
+	if (ret < 0)
+		blk_stop(vdev);
+	return ret;
+}
+
+static const struct virtio_ops blk_ops = {
+	.name = "virtio-blk",
+	.device_id = VIRTIO_ID_BLOCK,
+	.pci_class = 0x010000, /* as QEMU's: SCSI storage */
+	.config_size = CONFIG_SIZE,
+	.features = blk_features,
+	.accept_features = blk_accept_features,
+	.config_read = blk_config_read,
+	.config_write = blk_config_write,
+	.start = blk_start,
+	.stop = blk_stop,
+	.handle = blk_handle,
+};
+
+/* 5.2.4; all of it is constant but wce. No limit on the size of a segment (SIZE_MAX): there is none. */
+static void make_config(struct virtio_blk *blk)
+{
+	struct virtio_blk_config *c = &blk->config;
+	const struct block_node *node = blk->node;
+	uint32_t max_sectors = node->max_discard_bytes / 512;
+
+	blk->capacity = ALIGN_DOWN(node->length, (uint64_t)blk->logical_block_size) / 512;
+	blk->seg_max = blk->queue_size - 2;
+	c->capacity = htole64(blk->capacity);
+	c->seg_max = htole32(blk->seg_max);
+	c->blk_size = htole32(blk->logical_block_size);
+	c->physical_block_exp = __builtin_ctz(blk->physical_block_size) -
+				__builtin_ctz(blk->logical_block_size);
+	c->min_io_size = htole16(MIN(blk->physical_block_size / blk->logical_block_size, 0xffffu));
+	c->num_queues = htole16(blk->num_queues);
+	c->max_discard_sectors = c->max_write_zeroes_sectors =
+		htole32(ALIGN_DOWN(max_sectors, blk->logical_block_size / 512));
+	c->max_discard_seg = c->max_write_zeroes_seg = htole32(1);
+	c->discard_sector_alignment = htole32(blk->logical_block_size / 512);
+	c->write_zeroes_may_unmap = 1;
+	blk->wce = initial_wce(blk);
+}
+
+static int check_block_sizes(struct virtio_blk *blk, struct hako_error *err)
+{
+	if (!blk->physical_block_size)
+		blk->physical_block_size = MAX(blk->node->physical_block_size,
+					       blk->logical_block_size);
+	if (!IS_POWER_OF_2(blk->logical_block_size))
+		return error_set(err, -EINVAL, "logical_block_size=%u: must be a power of 2",
+				 blk->logical_block_size);
+	if (!IS_POWER_OF_2(blk->physical_block_size) ||
+	    blk->physical_block_size < blk->logical_block_size)
+		return error_set(err, -EINVAL,
+				 "physical_block_size=%u: must be a power of 2 and not less than "
+				 "logical_block_size=%u",
+				 blk->physical_block_size, blk->logical_block_size);
+	return 0;
+}
+
+/* Everything but the node, which has been plugged in. */
+static int blk_init(struct virtio_blk *blk, struct hako_error *err)
+{
+	struct virtio_device *vdev = &blk->vdev;
+	struct loop *loop;
+	int ret = check_block_sizes(blk, err);
+
+	if (ret < 0)
+		return ret;
+	ret = vm_iothread(vdev->obj.vm, blk->iothread, &loop, err);
+	if (ret < 0)
+		return ret;
+	ret = virtio_device_init(vdev, &blk_ops, blk->num_queues, blk->queue_size, err);
+	if (ret < 0)
+		return ret;
+	make_config(blk);
+	for (uint32_t i = 0; i < vdev->nqueues; i++)
+		vdev->vq[i].loop = loop;
+	blk->queues = calloc(vdev->nqueues, sizeof(*blk->queues));
+	ret = blk->queues ? virtio_device_attach(vdev, err) : error_errno(err, -ENOMEM, "queues");
+	if (ret < 0) {
+		virtio_device_free(vdev);
+		free(blk->queues);
+	}
+	return ret;
+}
+
+static int blk_create(struct object *obj, struct hako_error *err)
+{
+	struct virtio_blk *blk = container_of(obj, struct virtio_blk, vdev.obj);
+	unsigned int use = blk->share_rw ? BLOCK_USE_SHARE_WRITE : 0;
+	struct object *node = object_find(obj->vm, CLASS_BLOCKDEV, blk->drive);
+	int ret;
+
+	if (node && !container_of(node, struct block_node, obj)->read_only)
+		use |= BLOCK_USE_WRITE;
+	ret = block_use(obj->vm, blk->drive, blk, use, &blk->node, err);
+	if (ret < 0)
+		return ret;
+	ret = blk_init(blk, err);
+	if (ret < 0)
+		block_unuse(blk->node);
+	return ret;
+}
+
+static void blk_destroy(struct object *obj)
+{
+	struct virtio_blk *blk = container_of(obj, struct virtio_blk, vdev.obj);
+
+	virtio_device_free(&blk->vdev);
+	block_unuse(blk->node);
+	free(blk->queues);
+}
+
+static const struct option blk_options[] = {
+	OPT_STRING_REQUIRED("drive", struct virtio_blk, drive, "id of the disk node"),
+	OPT_STRING("serial", struct virtio_blk, serial, NULL,
+		   "serial number, of which the guest sees 20 characters"),
+	OPT_UINT("logical_block_size", struct virtio_blk, logical_block_size, "512", 512, 32768,
+		 "sector size that the guest sees"),
+	OPT_UINT("physical_block_size", struct virtio_blk, physical_block_size, "0", 0, 2097152,
+		 "size of the disk's own blocks, a hint to the guest; 0: the image's"),
+	OPT_UINT("num-queues", struct virtio_blk, num_queues, "1", 1, VIRTIO_MAX_QUEUES,
+		 "number of request queues"),
+	OPT_UINT("queue-size", struct virtio_blk, queue_size, "256", 4, VIRTIO_QUEUE_MAX_SIZE,
+		 "requests that a queue holds, a power of 2"),
+	OPT_ONOFFAUTO("write-cache", struct virtio_blk, write_cache, "auto",
+		      "off: every write is on the medium when it completes"),
+	OPT_BOOL("discard", struct virtio_blk, discard, "on", "let the guest discard sectors"),
+	OPT_BOOL("write-zeroes", struct virtio_blk, write_zeroes, "on",
+		 "let the guest zero sectors without sending zeroes"),
+	OPT_STRING("iothread", struct virtio_blk, iothread, NULL,
+		   "id of the iothread that serves the queues"),
+	OPT_BOOL("share-rw", struct virtio_blk, share_rw, "off",
+		 "let others write to the image at the same time"),
+	OPT_END,
+};
+
+static const struct state_field blk_fields[] = {
+	STATE_FIELD_STRUCT(struct virtio_blk, vdev, &virtio_device_state),
+	STATE_FIELD_UINT(struct virtio_blk, wce),
+	STATE_END,
+};
+
+static const struct state_table blk_state = {
+	.name = "virtio-blk",
+	.version = 1,
+	.min_version = 1,
+	.fields = blk_fields,
+};
+
+VIRTIO_CLASS(virtio_blk, "virtio-blk", "disk", struct virtio_blk, blk_options, &blk_state,
+	     blk_create, blk_destroy);
