@@ -1,0 +1,769 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The virtio network card (virtio 1.2, section 5.1). Packets go from the driver's buffers to the backend and back without a
+ * copy; the card pulls, so that a driver without buffers leaves packets in the backend's queue.
+ */
+#include <linux/virtio_ids.h>
+#include <linux/virtio_net.h>
+#include <stdlib.h>
+
+#include "virtio/net.h"
+#include "vmm/vm.h"
+
+#define RX_BATCH   256 /* packets in one turn */
+#define SPILL_SIZE (NET_HDR_LEN + NET_FRAME_MAX)
+
+/* --- features ---------------------------------------------------------------------------------- */
+
+/* Properties, their bits, and what of the backend they need. */
+struct net_feature {
+	uint8_t bit;
+	uint8_t needs;	 /* a bit that the driver has to accept as well; the bit itself: none */
+	uint16_t on;	 /* offset of the switch in struct net_switches */
+	int16_t offload; /* offset in struct net_offloads, or -1 */
+};
+
+#define FEATURE(BIT, NEEDS, ON)                                                                 \
+	{                                                                                       \
+		VIRTIO_NET_F_##BIT, VIRTIO_NET_F_##NEEDS, offsetof(struct net_switches, ON), -1 \
+	}
+#define OFFLOAD(BIT, NEEDS, ON, O)                                                           \
+	{                                                                                    \
+		VIRTIO_NET_F_##BIT, VIRTIO_NET_F_##NEEDS, offsetof(struct net_switches, ON), \
+			offsetof(struct net_offloads, O)                                     \
+	}
+
+static const struct net_feature features[] = {
+	OFFLOAD(CSUM, CSUM, csum, csum),
+	OFFLOAD(GUEST_CSUM, GUEST_CSUM, guest_csum, csum),
+	OFFLOAD(GUEST_TSO4, GUEST_CSUM, guest_tso4, tso4),
+	OFFLOAD(GUEST_TSO6, GUEST_CSUM, guest_tso6, tso6),
+	OFFLOAD(GUEST_ECN, GUEST_CSUM, guest_ecn, ecn),
+	OFFLOAD(GUEST_UFO, GUEST_CSUM, guest_ufo, ufo),
+	OFFLOAD(HOST_TSO4, CSUM, host_tso4, tso4),
+	OFFLOAD(HOST_TSO6, CSUM, host_tso6, tso6),
+	OFFLOAD(HOST_ECN, CSUM, host_ecn, ecn),
+	OFFLOAD(HOST_UFO, CSUM, host_ufo, ufo),
+	FEATURE(MRG_RXBUF, MRG_RXBUF, mrg_rxbuf),
+	FEATURE(STATUS, STATUS, status),
+	FEATURE(CTRL_VQ, CTRL_VQ, ctrl_vq),
+	FEATURE(CTRL_RX, CTRL_VQ, ctrl_rx),
+	FEATURE(CTRL_VLAN, CTRL_VQ, ctrl_vlan),
+	FEATURE(CTRL_RX_EXTRA, CTRL_VQ, ctrl_rx_extra),
+	FEATURE(CTRL_MAC_ADDR, CTRL_VQ, ctrl_mac_addr),
+	FEATURE(GUEST_ANNOUNCE, CTRL_VQ, guest_announce),
+	FEATURE(CTRL_GUEST_OFFLOADS, CTRL_VQ, ctrl_guest_offloads),
+};
+
+#define NET_HOST_GSO                                                       \
+	(1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_HOST_TSO6 | \
+	 1ull << VIRTIO_NET_F_HOST_ECN | 1ull << VIRTIO_NET_F_HOST_UFO)
+
+static uint64_t net_features(struct virtio_device *vdev)
+{
+	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
+	const struct netdev *be = net->backend;
+	uint64_t f = 1ull << VIRTIO_NET_F_MAC;
+
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		const struct net_feature *p = &features[i];
+		const bool *on = (const bool *)((const char *)&net->on + p->on);
+
+		if (!*on)
+			continue;
+		if (p->offload >= 0 &&
+		    !(be->vnet_hdr && *(const bool *)((const char *)&be->offloads + p->offload)))
+			continue;
+		f |= 1ull << p->bit;
+	}
+	if (!net->on.gso)
+		f &= ~NET_HOST_GSO;
+	/* What one of these switches leaves out takes with it what needs it. */
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		if (!(f & 1ull << features[i].needs))
+			f &= ~(1ull << features[i].bit);
+	}
+	if (!(f & NET_GUEST_OFFLOADS))
+		f &= ~(1ull << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
+	if (net->host_mtu)
+		f |= 1ull << VIRTIO_NET_F_MTU;
+	if (net->speed || net->duplex)
+		f |= 1ull << VIRTIO_NET_F_SPEED_DUPLEX;
+	return f;
+}
+
+static bool net_accept_features(struct virtio_device *vdev, uint64_t f)
+{
+	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
+
+	/* Section 5.1.3.1, feature bit requirements. */
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		if ((f & 1ull << features[i].bit) && !(f & 1ull << features[i].needs))
+			return false;
+	}
+	net->offloads = f & NET_GUEST_OFFLOADS;
+	return true;
+}
+
+int net_set_offloads(struct virtio_net *net, uint64_t bits)
+{
+	const struct net_offloads o = {
+		.csum = bits & 1ull << VIRTIO_NET_F_GUEST_CSUM,
+		.tso4 = bits & 1ull << VIRTIO_NET_F_GUEST_TSO4,
+		.tso6 = bits & 1ull << VIRTIO_NET_F_GUEST_TSO6,
+		.ecn = bits & 1ull << VIRTIO_NET_F_GUEST_ECN,
+		.ufo = bits & 1ull << VIRTIO_NET_F_GUEST_UFO,
+	};
+	int ret = net->backend->ops->set_offloads(net->backend, &o);
+
+	if (!ret)
+		net->offloads = bits;
+	return ret;
+}
+
+/* --- configuration space ----------------------------------------------------------------------- */
+
+void net_set_mac(struct virtio_net *net, const uint8_t mac[6])
+{
+	uint64_t v = 0;
+
+	memcpy(&v, mac, 6);
+	__atomic_store_n(&net->mac, v, __ATOMIC_RELAXED);
+}
+
+static void net_config_read(struct virtio_device *vdev, uint32_t offset, void *buf, uint32_t len)
+{
+	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
+	struct virtio_net_config c = {
+		.max_virtqueue_pairs = htole16(1),
+		.mtu = htole16(net->host_mtu),
+		.speed = htole32(net->speed ? net->speed : UINT32_MAX),
+		.duplex = net->duplex ? net->duplex - 1 : 0xff,
+	};
+	uint64_t mac = __atomic_load_n(&net->mac, __ATOMIC_RELAXED);
+
+	memcpy(c.mac, &mac, 6);
+	c.status = htole16(__atomic_load_n(&net->link, __ATOMIC_RELAXED));
+	memcpy(buf, (const char *)&c + offset, len);
+}
+
+static void net_link(void *client, bool up)
+{
+	struct virtio_net *net = client;
+
+	if (up)
+		__atomic_or_fetch(&net->link, VIRTIO_NET_S_LINK_UP, __ATOMIC_RELAXED);
+	else
+		__atomic_and_fetch(&net->link, ~VIRTIO_NET_S_LINK_UP, __ATOMIC_RELAXED);
+	virtio_config_changed(&net->vdev);
+}
+
+/* --- transmit ---------------------------------------------------------------------------------- */
+
+static void net_tx(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+	struct virtqueue *vq = p->tx;
+	struct virtq_chain chain;
+
+	if (p->tx_blocked || !p->started)
+		return;
+	while (virtq_pop(vq, &chain, p->tx_iov, VIRTIO_MAX_SEGMENTS) > 0) {
+		if (chain.out_len < NET_HDR_LEN) {
+			virtq_unpop(vq, &chain);
+			virtio_broken(vq->vdev, "packet of %u bytes, less than its header",
+				      chain.out_len);
+			return;
+		}
+		/* What no network carries is lost, as is what the backend can not send. */
+		if (chain.out_len > NET_HDR_LEN && chain.out_len <= NET_HDR_LEN + NET_FRAME_MAX &&
+		    be->ops->send(be, p->index, p->tx_iov, chain.nout) == -EAGAIN) {
+			virtq_unpop(vq, &chain);
+			virtq_disable_kick(vq);
+			p->tx_blocked = true;
+			return;
+		}
+		virtq_push(vq, chain.head, 0);
+	}
+}
+
+static void net_writable(void *client, unsigned int queue)
+{
+	struct virtio_net *net = client;
+	struct net_pair *p = &net->pair[queue];
+
+	if (!p->tx_blocked)
+		return;
+	p->tx_blocked = false;
+	if (!p->tx->running)
+		return;
+	virtq_enable_kick(p->tx);
+	net_tx(p);
+}
+
+/* --- receive: the buffers in hand -------------------------------------------------------------- */
+
+static void rx_compact(struct net_rx *rx)
+{
+	if (rx->head) {
+		memmove(rx->chain, rx->chain + rx->head, rx->count * sizeof(*rx->chain));
+		rx->head = 0;
+	}
+	if (rx->iov_head) {
+		memmove(rx->iov, rx->iov + rx->iov_head, rx->niov * sizeof(*rx->iov));
+		rx->iov_head = 0;
+	}
+}
+
+/* Is there enough in hand for any packet, or no more to be had? */
+static bool rx_satisfied(const struct virtio_net *net, const struct net_rx *rx)
+{
+	if (!net->mrg)
+		return rx->count > 0;
+	return rx->room >= MAX(rx->want, rx->pending) || rx->niov >= VIRTIO_MAX_SEGMENTS;
+}
+
+/* Take buffers from the ring until there are enough. 0, or -EPROTO if the device is broken. */
+static int rx_pop(struct virtio_net *net, struct net_rx *rx)
+{
+	while (!rx_satisfied(net, rx)) {
+		struct virtq_chain *c;
+		int ret;
+
+		if (rx->count == rx->vq->size)
+			return 0;
+		if (rx->iov_head + rx->niov > NET_RX_IOV - VIRTIO_MAX_SEGMENTS ||
+		    rx->head + rx->count == rx->vq->size)
+			rx_compact(rx);
+		c = &rx->chain[rx->head + rx->count];
+		ret = virtq_pop(rx->vq, c, rx->iov + rx->iov_head + rx->niov, VIRTIO_MAX_SEGMENTS);
+		if (ret <= 0)
+			return ret;
+		if (c->nout || c->in_len < (net->mrg ? 1 : NET_HDR_LEN)) {
+			virtq_unpop(rx->vq, c);
+			virtio_broken(&net->vdev,
+				      "receive buffer of %u bytes, %u of them read-only",
+				      c->in_len + c->out_len, c->out_len);
+			return -EPROTO;
+		}
+		rx->count++;
+		rx->niov += c->nin;
+		rx->room += c->in_len;
+	}
+	return 0;
+}
+
+/*
+ * As rx_pop(), and have a doorbell rung for more only if there are not enough. That the driver adds to a ring that holds
+ * enough is nothing to know about.
+ */
+static int rx_fill(struct virtio_net *net, struct net_rx *rx)
+{
+	int ret;
+
+	if (rx_satisfied(net, rx))
+		return 0;
+	ret = rx_pop(net, rx);
+	if (!ret && !rx_satisfied(net, rx) && virtq_enable_kick(rx->vq))
+		ret = rx_pop(net, rx);
+	if (!ret && rx_satisfied(net, rx))
+		virtq_disable_kick(rx->vq);
+	return ret;
+}
+
+/* Give the first chain back to the driver with @len bytes in it. */
+static void rx_push_first(struct net_rx *rx, uint32_t len)
+{
+	const struct virtq_chain *c = &rx->chain[rx->head];
+
+	virtq_push(rx->vq, c->head, len);
+	rx->head++;
+	rx->count--;
+	rx->iov_head += c->nin;
+	rx->niov -= c->nin;
+	rx->room -= c->in_len;
+	if (!rx->count)
+		rx->head = rx->iov_head = 0;
+}
+
+/* Put all buffers back into the ring. */
+static void rx_release(struct net_rx *rx)
+{
+	while (rx->count)
+		virtq_unpop(rx->vq, &rx->chain[rx->head + --rx->count]);
+	rx->head = rx->iov_head = rx->niov = 0;
+	rx->room = 0;
+	rx->pending = 0;
+}
+
+/* --- receive ----------------------------------------------------------------------------------- */
+
+static bool rx_wanted(struct virtio_net *net, const struct net_rx *rx, uint32_t len)
+{
+	uint8_t start[18];
+	size_t n;
+
+	if (net->filter.promisc && !virtio_has_feature(&net->vdev, VIRTIO_NET_F_CTRL_VLAN))
+		return true;
+	n = iov_read(rx->iov + rx->iov_head, rx->niov, NET_HDR_LEN, start,
+		     MIN(sizeof(start), len - NET_HDR_LEN));
+	return net_filter_accepts(net, start, n);
+}
+
+/* A packet of @len bytes lies in the first buffers: hand them over. */
+static void rx_deliver(struct virtio_net *net, struct net_rx *rx, uint32_t len)
+{
+	uint32_t left = len, n = 0;
+	uint8_t le[2];
+
+	while (left) {
+		left -= MIN(left, rx->chain[rx->head + n].in_len);
+		n++;
+	}
+	/* The kernel's taps leave num_buffers as it was. */
+	put_le16(le, n);
+	iov_write(rx->iov + rx->iov_head, rx->niov, offsetof(struct virtio_net_hdr_v1, num_buffers),
+		  le, 2);
+	for (left = len; n; n--) {
+		uint32_t used = MIN(left, rx->chain[rx->head].in_len);
+
+		left -= used;
+		rx_push_first(rx, used);
+	}
+}
+
+/* The driver has given more buffers: is it enough for the packet that waits? */
+static bool rx_finish_pending(struct virtio_net *net, struct net_rx *rx)
+{
+	if (rx->room < rx->pending) {
+		/* When the whole ring is in hand there is no more to come, and the packet is lost. */
+		if (rx->count < rx->vq->size && rx->niov < rx->vq->size &&
+		    rx->niov < VIRTIO_MAX_SEGMENTS)
+			return false;
+		rx->pending = 0;
+		return true;
+	}
+	iov_write(rx->iov + rx->iov_head, rx->niov, rx->spilled_at, rx->spill,
+		  rx->pending - rx->spilled_at);
+	if (rx_wanted(net, rx, rx->pending))
+		rx_deliver(net, rx, rx->pending);
+	rx->pending = 0;
+	return true;
+}
+
+/*
+ * Read one packet into the buffers in hand, and what is beyond them into the spill. The element behind the last one in
+ * hand is free: rx_pop() keeps room there.
+ */
+static ssize_t rx_recv(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+	struct net_rx *rx = &p->rx;
+	unsigned int niov = rx->niov;
+	struct iovec *iov;
+
+	if (rx->iov_head + niov >= NET_RX_IOV)
+		rx_compact(rx);
+	iov = rx->iov + rx->iov_head;
+	/* So many segments hold the longest packet, or it is cut. */
+	if (niov < VIRTIO_MAX_SEGMENTS) {
+		iov[niov].iov_base = rx->spill;
+		iov[niov++].iov_len = SPILL_SIZE;
+	}
+	return be->ops->recv(be, p->index, iov, niov);
+}
+
+/* One packet: 1, 0 if there is none or no room, or -EPROTO. */
+static int rx_packet(struct net_pair *p)
+{
+	struct virtio_net *net = p->net;
+	struct net_rx *rx = &p->rx;
+	ssize_t len;
+	int ret = rx_fill(net, rx);
+
+	if (ret)
+		return ret;
+	if (rx->pending)
+		return rx_finish_pending(net, rx);
+	if (!rx->count)
+		return 0;
+	len = rx_recv(p);
+	if (len == -EAGAIN)
+		return 0;
+	/* Cut off, or the interface is down: lost. */
+	if (len <= NET_HDR_LEN)
+		return len == -EMSGSIZE || len >= 0;
+	if ((uint64_t)len > rx->room) {
+		if (net->mrg && (uint64_t)len <= rx->room + SPILL_SIZE) {
+			rx->pending = len;
+			rx->spilled_at = rx->room;
+		}
+		return 1;
+	}
+	if (rx_wanted(net, rx, len))
+		rx_deliver(net, rx, len);
+	return 1;
+}
+
+static void net_rx(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+	struct net_rx *rx = &p->rx;
+	bool enable;
+	int ret;
+
+	if (!p->started || !rx->vq->running || READ_ONCE(p->net->vdev.broken))
+		return;
+	for (int i = 0; i < RX_BATCH; i++) {
+		ret = rx_packet(p);
+		if (ret > 0)
+			continue;
+		/* Without buffers packets stay where they are. */
+		enable = !ret && rx->count && !rx->pending;
+		if (enable != rx->enabled)
+			be->ops->recv_enable(be, p->index, enable);
+		rx->enabled = enable;
+		return;
+	}
+	loop_post(p->loop, &p->again);
+}
+
+static void net_rx_again(struct loop_msg *msg)
+{
+	net_rx(container_of(msg, struct net_pair, again));
+}
+
+static void net_readable(void *client, unsigned int queue)
+{
+	struct virtio_net *net = client;
+
+	net_rx(&net->pair[queue]);
+}
+
+static const struct net_client_ops net_client = {
+	.readable = net_readable,
+	.writable = net_writable,
+	.link = net_link,
+};
+
+/* --- queues ------------------------------------------------------------------------------------ */
+
+static void net_handle(struct virtqueue *vq)
+{
+	struct net_pair *p = vq->opaque;
+
+	if (!p)
+		net_ctrl_handle(vq);
+	else if (vq == p->tx)
+		net_tx(p);
+	else
+		net_rx(p);
+}
+
+static void net_drain(struct virtqueue *vq)
+{
+	struct net_pair *p = vq->opaque;
+
+	if (p && vq == p->rx.vq) {
+		if (p->started && p->rx.enabled)
+			p->net->backend->ops->recv_enable(p->net->backend, p->index, false);
+		p->rx.enabled = false;
+		rx_release(&p->rx);
+	}
+	virtq_stopped(vq);
+}
+
+struct net_call {
+	struct net_pair *pair;
+	int ret;
+};
+
+static void net_pair_start(void *arg)
+{
+	struct net_call *call = arg;
+	struct net_pair *p = call->pair;
+	struct netdev *be = p->net->backend;
+
+	call->ret = be->ops->start(be, p->index, p->loop, NULL);
+	p->started = !call->ret;
+}
+
+static void net_pair_stop(void *arg)
+{
+	struct net_pair *p = arg;
+	struct netdev *be = p->net->backend;
+
+	if (p->started)
+		be->ops->stop(be, p->index);
+	p->started = false;
+	p->tx_blocked = false;
+	p->rx.enabled = false;
+}
+
+static void net_pair_free(struct net_pair *p)
+{
+	free(p->rx.chain);
+	free(p->rx.iov);
+	free(p->rx.spill);
+	free(p->tx_iov);
+	p->rx.chain = NULL;
+	p->rx.iov = p->tx_iov = NULL;
+	p->rx.spill = NULL;
+}
+
+static int net_pair_alloc(struct net_pair *p)
+{
+	const uint64_t gso = 1ull << VIRTIO_NET_F_GUEST_TSO4 | 1ull << VIRTIO_NET_F_GUEST_TSO6 |
+			     1ull << VIRTIO_NET_F_GUEST_UFO;
+
+	/* The larger ones are touched only as far as they are used. */
+	p->rx.chain = calloc(VIRTIO_QUEUE_MAX_SIZE, sizeof(*p->rx.chain));
+	p->rx.iov = calloc(NET_RX_IOV, sizeof(*p->rx.iov));
+	p->rx.spill = malloc(SPILL_SIZE);
+	p->tx_iov = calloc(VIRTIO_MAX_SEGMENTS, sizeof(*p->tx_iov));
+	p->rx.want = NET_HDR_LEN + MAX(p->net->host_mtu, 1500) + 18;
+	if (p->net->vdev.guest_features & gso)
+		p->rx.want = NET_HDR_LEN + NET_FRAME_MAX;
+	return p->rx.chain && p->rx.iov && p->rx.spill && p->tx_iov ? 0 : -ENOMEM;
+}
+
+static void net_stop(struct virtio_device *vdev)
+{
+	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
+
+	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++) {
+		loop_call(net->pair[i].loop, net_pair_stop, &net->pair[i]);
+		net_pair_free(&net->pair[i]);
+	}
+	net_filter_reset(net);
+	net_set_mac(net, net->mac_opt);
+	__atomic_and_fetch(&net->link, ~VIRTIO_NET_S_ANNOUNCE, __ATOMIC_RELAXED);
+}
+
+static int net_start(struct virtio_device *vdev)
+{
+	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
+	int ret = net_set_offloads(net, net->offloads);
+
+	net->mrg = virtio_has_feature(vdev, VIRTIO_NET_F_MRG_RXBUF);
+	for (unsigned int i = 0; i < NET_MAX_PAIRS && !ret; i++) {
+		struct net_call call = {.pair = &net->pair[i]};
+
+		ret = net_pair_alloc(&net->pair[i]);
+		if (!ret) {
+			loop_call(net->pair[i].loop, net_pair_start, &call);
+			ret = call.ret;
+		}
+	}
+	if (ret) {
+		net_stop(vdev);
+		return ret;
+	}
+	if (net->announce && virtio_has_feature(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE)) {
+		__atomic_or_fetch(&net->link, VIRTIO_NET_S_ANNOUNCE, __ATOMIC_RELAXED);
+		virtio_config_changed(vdev);
+	}
+	net->announce = false;
+	return 0;
+}
+
+static const struct virtio_ops net_ops = {
+	.name = "virtio-net",
+	.device_id = VIRTIO_ID_NET,
+	.pci_class = 0x020000,
+	.config_size = offsetof(struct virtio_net_config, duplex) + 1,
+	.features = net_features,
+	.accept_features = net_accept_features,
+	.config_read = net_config_read,
+	.start = net_start,
+	.stop = net_stop,
+	.handle = net_handle,
+	.drain = net_drain,
+};
+
+/* --- state ------------------------------------------------------------------------------------- */
+
+static int net_post_load(void *obj, uint16_t version, struct hako_error *err)
+{
+	struct virtio_net *net = obj;
+
+	if (net->offloads & ~(net->vdev.guest_features & NET_GUEST_OFFLOADS))
+		return error_set(err, -EINVAL, "offloads 0x%llx that the driver has not accepted",
+				 (unsigned long long)net->offloads);
+	net->link &= VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE;
+	/* The host may be another one: have the driver tell the network where it is now. */
+	net->announce = true;
+	return 0;
+}
+
+static const struct state_field net_fields[] = {
+	STATE_FIELD_STRUCT(struct virtio_net, vdev, &virtio_device_state),
+	STATE_FIELD_UINT(struct virtio_net, mac),
+	STATE_FIELD_UINT(struct virtio_net, link),
+	STATE_FIELD_UINT(struct virtio_net, offloads),
+	STATE_FIELD_STRUCT(struct virtio_net, filter, &net_filter_state),
+	STATE_END,
+};
+
+static const struct state_table net_state = {
+	.name = "virtio-net",
+	.version = 1,
+	.min_version = 1,
+	.fields = net_fields,
+	.post_load = net_post_load,
+};
+
+/* --- class ------------------------------------------------------------------------------------- */
+
+static const char *const duplex_names[] = {"unknown", "half", "full", NULL};
+
+#define SWITCH(N, F, HELP) OPT_BOOL(N, struct virtio_net, on.F, "on", HELP)
+
+static const struct option net_options[] = {
+	OPT_STRING_REQUIRED("netdev", struct virtio_net, netdev_id, "id of the host side"),
+	OPT_MAC("mac", struct virtio_net, mac_opt,
+		"address (default: 52:54:00:12:34:56, counting up for further cards)"),
+	OPT_STRING("iothread", struct virtio_net, iothread, NULL, "thread that serves the card"),
+	OPT_UINT("rx_queue_size", struct virtio_net, rx_queue_size, "256", 64,
+		 VIRTIO_QUEUE_MAX_SIZE, "receive buffers, a power of 2"),
+	OPT_UINT("tx_queue_size", struct virtio_net, tx_queue_size, "256", 64,
+		 VIRTIO_QUEUE_MAX_SIZE, "transmit buffers, a power of 2"),
+	OPT_UINT("host_mtu", struct virtio_net, host_mtu, "0", 0, 65535,
+		 "MTU that the guest is told; 0: none"),
+	OPT_UINT("speed", struct virtio_net, speed, "0", 0, INT32_MAX,
+		 "Mbit/s that the guest is told; 0: none"),
+	OPT_ENUM("duplex", struct virtio_net, duplex, "unknown", duplex_names,
+		 "that the guest is told"),
+	SWITCH("csum", csum, "the host completes checksums for the guest"),
+	SWITCH("guest_csum", guest_csum, "packets to the guest may lack checksums"),
+	SWITCH("gso", gso, "the host segments packets for the guest"),
+	SWITCH("host_tso4", host_tso4, "of these TCP over IPv4"),
+	SWITCH("host_tso6", host_tso6, "of these TCP over IPv6"),
+	SWITCH("host_ecn", host_ecn, "of these TCP with ECN"),
+	SWITCH("host_ufo", host_ufo, "of these UDP"),
+	SWITCH("guest_tso4", guest_tso4, "large packets to the guest: TCP over IPv4"),
+	SWITCH("guest_tso6", guest_tso6, "large packets to the guest: TCP over IPv6"),
+	SWITCH("guest_ecn", guest_ecn, "large packets to the guest: TCP with ECN"),
+	SWITCH("guest_ufo", guest_ufo, "large packets to the guest: UDP"),
+	SWITCH("mrg_rxbuf", mrg_rxbuf, "packets to the guest may use several buffers"),
+	SWITCH("status", status, "link status"),
+	SWITCH("ctrl_vq", ctrl_vq, "control queue"),
+	SWITCH("ctrl_rx", ctrl_rx, "filter by address"),
+	SWITCH("ctrl_rx_extra", ctrl_rx_extra, "further receive modes"),
+	SWITCH("ctrl_vlan", ctrl_vlan, "filter by VLAN"),
+	SWITCH("ctrl_mac_addr", ctrl_mac_addr, "the guest may change the address"),
+	SWITCH("ctrl_guest_offloads", ctrl_guest_offloads, "the guest may change offloads"),
+	SWITCH("guest_announce", guest_announce, "the guest tells the network when it has moved"),
+	OPT_END,
+};
+
+static int net_create(struct object *obj, struct hako_error *err);
+
+/* The first address from 52:54:00:12:34:56 on that no other card has. */
+static void net_default_mac(struct virtio_net *net)
+{
+	uint8_t mac[6] = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
+	struct object *o;
+	bool taken;
+
+	do {
+		taken = false;
+		list_for_each(o, &net->vdev.obj.vm->objects[CLASS_DEVICE], link) {
+			const struct virtio_net *other = (const struct virtio_net *)o;
+
+			if (o->class->create == net_create && other != net)
+				taken |= !memcmp(other->mac_opt, mac, 6);
+		}
+		if (taken)
+			mac[5]++;
+	} while (taken && mac[5] != 0x55);
+	memcpy(net->mac_opt, mac, 6);
+}
+
+static int net_check_options(struct virtio_net *net, struct hako_error *err)
+{
+	static const uint8_t none[6];
+	struct vm *vm = net->vdev.obj.vm;
+
+	if (!IS_POWER_OF_2(net->rx_queue_size) || !IS_POWER_OF_2(net->tx_queue_size))
+		return error_set(err, -EINVAL, "rx_queue_size and tx_queue_size: powers of 2");
+	if (net->host_mtu && net->host_mtu < 68)
+		return error_set(err, -EINVAL, "host_mtu=%u: the smallest is 68", net->host_mtu);
+	if (net->mac_opt[0] & 1)
+		return error_set(err, -EINVAL, "mac: a multicast address");
+	if (!memcmp(net->mac_opt, none, 6))
+		net_default_mac(net);
+	net->backend = (struct netdev *)object_find(vm, CLASS_NETDEV, net->netdev_id);
+	if (!net->backend)
+		return error_set(err, -ENOENT, "netdev=%s: there is no network of that id",
+				 net->netdev_id);
+	if (net->backend->client)
+		return error_set(err, -EBUSY, "netdev=%s: another card uses it", net->netdev_id);
+	return 0;
+}
+
+static int net_create_queues(struct virtio_net *net, struct hako_error *err)
+{
+	struct virtio_device *vdev = &net->vdev;
+	struct loop *loop = NULL;
+	int ret;
+
+	ret = vm_iothread(vdev->obj.vm, net->iothread, &loop, err);
+	if (!ret)
+		ret = virtio_device_init(vdev, &net_ops, 2 * NET_MAX_PAIRS + net->on.ctrl_vq, 64,
+					 err);
+	if (ret)
+		return ret;
+	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++) {
+		struct net_pair *p = &net->pair[i];
+
+		p->net = net;
+		p->index = i;
+		p->loop = loop;
+		p->again.fn = net_rx_again;
+		p->rx.vq = &vdev->vq[2 * i];
+		p->tx = &vdev->vq[2 * i + 1];
+		p->rx.vq->loop = p->tx->loop = loop;
+		p->rx.vq->opaque = p->tx->opaque = p;
+		p->rx.vq->max_size = p->rx.vq->size = net->rx_queue_size;
+		p->tx->max_size = p->tx->size = net->tx_queue_size;
+	}
+	if (net->on.ctrl_vq) {
+		net->ctrl = &vdev->vq[2 * NET_MAX_PAIRS];
+		net->ctrl->loop = loop;
+	}
+	return 0;
+}
+
+static void net_destroy(struct object *obj)
+{
+	struct virtio_net *net = (struct virtio_net *)obj;
+
+	virtio_device_free(&net->vdev);
+	net->backend->client = NULL;
+	net->backend->client_ops = NULL;
+}
+
+static int net_create(struct object *obj, struct hako_error *err)
+{
+	struct virtio_net *net = (struct virtio_net *)obj;
+	int ret = net_check_options(net, err);
+
+	if (ret)
+		return ret;
+	net->link = VIRTIO_NET_S_LINK_UP;
+	net_set_mac(net, net->mac_opt);
+	net_filter_reset(net);
+	ret = net_create_queues(net, err);
+	if (ret)
+		return ret;
+	net->backend->client = net;
+	net->backend->client_ops = &net_client;
+	ret = virtio_device_attach(&net->vdev, err);
+	if (ret)
+		net_destroy(obj);
+	return ret;
+}
+
+VIRTIO_CLASS(virtio_net, "virtio-net", "network card", struct virtio_net, net_options, &net_state,
+	     net_create, net_destroy);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The virtio network card (virtio 1.2, section 5.1): what its two files share. */
+#ifndef VIRTIO_NET_H
+#define VIRTIO_NET_H
+
+#include "devices/net/net.h"
+#include "virtio/virtio.h"
+
+#define NET_HDR_LEN   12	   /* struct virtio_net_hdr_v1 */
+#define NET_FRAME_MAX (65535 + 18) /* the largest IP packet, with Ethernet header and VLAN tag */
+#define NET_MAC_TABLE 64
+#define NET_MAX_PAIRS 1
+#define NET_RX_IOV    (2 * VIRTIO_MAX_SEGMENTS)
+
+/* Which frames the driver wants to see (section 5.1.6.5). The control queue's loop. */
+struct net_filter {
+	bool promisc, allmulti, alluni, nomulti, nouni, nobcast;
+	bool uni_overflow, multi_overflow; /* the driver named more than fit: all are let through */
+	uint32_t first_multi, nmacs;	   /* in macs: unicast addresses come first */
+	uint8_t macs[NET_MAC_TABLE * 6];
+	uint32_t vlans[4096 / 32];
+};
+
+/*
+ * The guest's empty buffers, taken off the ring in advance: a packet's length is known only once it has been read, hence
+ * as many as the longest needs are offered to the backend at once.
+ */
+struct net_rx {
+	struct virtqueue *vq;
+	struct virtq_chain *chain; /* [head, head + count) are in hand */
+	unsigned int head, count;
+	struct iovec *iov; /* [iov_head, iov_head + niov) are their buffers */
+	unsigned int iov_head, niov;
+	uint64_t room; /* bytes of all of them */
+	uint32_t want; /* bytes that the longest packet needs */
+	/* What does not fit into the buffers in hand ends here; it waits for the driver to give more. */
+	uint8_t *spill;
+	uint32_t pending;    /* bytes of the packet that waits, with header; 0: none */
+	uint32_t spilled_at; /* how many of them are in the buffers */
+	bool enabled;	     /* recv_enable() */
+};
+
+struct net_pair {
+	struct virtio_net *net;
+	unsigned int index;
+	struct loop *loop;
+	struct loop_msg again; /* go on receiving */
+	struct net_rx rx;
+	struct virtqueue *tx;
+	struct iovec *tx_iov;
+	bool tx_blocked; /* until the backend's writable() */
+	bool started;
+};
+
+/* What QEMU's properties switch on and off; the table of features in net.c knows their bits. */
+struct net_switches {
+	bool csum, guest_csum, gso, guest_tso4, guest_tso6, guest_ecn, guest_ufo, guest_announce;
+	bool host_tso4, host_tso6, host_ecn, host_ufo, mrg_rxbuf, status, ctrl_vq, ctrl_rx;
+	bool ctrl_vlan, ctrl_rx_extra, ctrl_mac_addr, ctrl_guest_offloads;
+};
+
+struct virtio_net {
+	struct virtio_device vdev;
+	/* Options. */
+	char *netdev_id, *iothread;
+	uint8_t mac_opt[6];
+	uint16_t host_mtu, rx_queue_size, tx_queue_size;
+	uint32_t speed;
+	int duplex;
+	struct net_switches on;
+
+	struct netdev *backend;
+	uint64_t mac;	   /* atomic; six bytes in the order of the wire */
+	uint16_t link;	   /* atomic; VIRTIO_NET_S_* */
+	uint64_t offloads; /* of VIRTIO_NET_F_GUEST_*, in force */
+	bool announce;	   /* when the queues start: a snapshot has been loaded */
+	bool mrg, filtering;
+	struct net_filter filter;
+	struct net_pair pair[NET_MAX_PAIRS];
+	struct virtqueue *ctrl;
+};
+
+#define NET_GUEST_OFFLOADS                                                   \
+	(1ull << VIRTIO_NET_F_GUEST_CSUM | 1ull << VIRTIO_NET_F_GUEST_TSO4 | \
+	 1ull << VIRTIO_NET_F_GUEST_TSO6 | 1ull << VIRTIO_NET_F_GUEST_ECN |  \
+	 1ull << VIRTIO_NET_F_GUEST_UFO)
+
+/** Tell the backend what the driver takes: @bits of NET_GUEST_OFFLOADS. */
+int net_set_offloads(struct virtio_net *net, uint64_t bits);
+void net_set_mac(struct virtio_net *net, const uint8_t mac[6]);
+
+/** As after reset: all frames pass. */
+void net_filter_reset(struct virtio_net *net);
+/** Does the driver want the frame that begins with these @len bytes (up to 18)? */
+bool net_filter_accepts(struct virtio_net *net, const uint8_t *frame, size_t len);
+/** The control queue has commands. */
+void net_ctrl_handle(struct virtqueue *vq);
+extern const struct state_table net_filter_state;
+
+#endif
