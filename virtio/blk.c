@@ -216,7 +216,7 @@ static void discard_or_zero(struct blk_req *req, bool zero, const struct iovec *
 	struct virtio_blk *blk = req->q->blk;
 	unsigned int feature = zero ? VIRTIO_BLK_F_WRITE_ZEROES : VIRTIO_BLK_F_DISCARD;
 	uint32_t allowed = zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0, flags, sectors;
-	struct virtio_blk_discard_write_zeroes range;
+	struct virtio_blk_discard_write_zeroes range = {0};
 	uint8_t status = VIRTIO_BLK_S_IOERR;
 	uint64_t sector;
 
