@@ -83,7 +83,7 @@ static void rearm(struct loop_msg *msg)
 static void update_timer(struct acpi_pm *pm)
 {
 	pm->timer_used |= pm->pm1_en & TMR_STS;
-	if (pm->timer_used)
+	if (pm->timer_used && !pm->stopped)
 		loop_post(pm->vm->io_loop, &pm->rearm);
 }
 
@@ -275,15 +275,21 @@ void acpi_pm_init(struct acpi_pm *pm, struct vm *vm, uint32_t sci_gsi)
 	set_ticks(pm, 0);
 }
 
-static void cancel_overflow(void *arg)
+static void cancel_call(void *arg)
 {
 	loop_timer_cancel(&((struct acpi_pm *)arg)->overflow);
 }
 
-void acpi_pm_free(struct acpi_pm *pm)
+/* A call, not a message, so that nothing is under way afterwards. */
+static void cancel_overflow(struct acpi_pm *pm)
 {
 	if (pm->timer_used)
-		loop_call(pm->vm->io_loop, cancel_overflow, pm);
+		loop_call(pm->vm->io_loop, cancel_call, pm);
+}
+
+void acpi_pm_free(struct acpi_pm *pm)
+{
+	cancel_overflow(pm);
 	irq_line_set(&pm->sci, false);
 	pthread_mutex_destroy(&pm->lock);
 }
@@ -308,9 +314,9 @@ void acpi_pm_pause(struct acpi_pm *pm)
 		update_tmr_sts(pm);
 		pm->ticks = pm->carry;
 		pm->stopped = true;
-		update_timer(pm);
 	}
 	pthread_mutex_unlock(&pm->lock);
+	cancel_overflow(pm);
 }
 
 void acpi_pm_resume(struct acpi_pm *pm)

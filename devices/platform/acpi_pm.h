@@ -48,7 +48,7 @@ void acpi_pm_init(struct acpi_pm *pm, struct vm *vm, uint32_t sci_gsi);
 /** While the loops run. */
 void acpi_pm_free(struct acpi_pm *pm);
 void acpi_pm_reset(struct acpi_pm *pm);
-/** The timer stands still in between. */
+/** The timer stands still in between. Not from a loop. */
 void acpi_pm_pause(struct acpi_pm *pm);
 void acpi_pm_resume(struct acpi_pm *pm);
 /** Wire SCI to another pin. */

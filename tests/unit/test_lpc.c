@@ -272,6 +272,7 @@ START_TEST(state)
 	lpc_power_button(lpc);
 	cfg_set(LPC, 0x40, 0x700, 4);
 	cfg_set(MCH, 0x60, 0xe0000001, 4);
+	lpc->class->pause(lpc);
 	ck_assert_int_eq(state_save(&lpc_buf, lpc->class->state, lpc, &err), 0);
 	ck_assert_int_eq(state_save(&mch_buf, mch->class->state, mch, &err), 0);
 	lpc->class->reset(lpc);
@@ -295,6 +296,7 @@ START_TEST(state)
 		lpc_buf.data[i] ^= 0xff;
 	}
 	lpc->class->reset(lpc);
+	lpc->class->resume(lpc);
 	ck_assert_uint_eq(vm->irq.asserted[9], 0);
 	ck_assert_uint_eq(inp(0x604, 2), 1);
 	state_buf_free(&lpc_buf);

@@ -218,7 +218,6 @@ START_TEST(state)
 	ck_assert_uint_eq(inp(PM + 8, 4), t);
 	ck_assert_uint_eq(inp(PM + 0x28, 4), 0xaa);
 	ck_assert_uint_eq(vm->irq.asserted[9], 1);
-	acpi_pm_resume(&pm);
 	for (size_t i = 0; i < buf.len; i++) {
 		buf.data[i] ^= 0xff;
 		in = (struct state_buf){.data = buf.data, .len = buf.len};
@@ -226,6 +225,7 @@ START_TEST(state)
 		buf.data[i] ^= 0xff;
 	}
 	acpi_pm_reset(&pm);
+	acpi_pm_resume(&pm);
 	ck_assert_uint_eq(inp(PM + 2, 2), 0);
 	state_buf_free(&buf);
 }
