@@ -291,7 +291,8 @@ void pci_update_intx(struct pci_device *pdev)
 	bool level;
 
 	pthread_mutex_lock(&pdev->lock);
-	level = pdev->intx_level && !pdev->intx_disabled && !pdev->msix.enabled;
+	level = __atomic_load_n(&pdev->intx_level, __ATOMIC_RELAXED) && !pdev->intx_disabled &&
+		!pdev->msix.enabled;
 	if (level && !pdev->intx.vm) {
 		uint32_t gsi = pci_intx_gsi(pdev);
 

@@ -829,6 +829,68 @@ START_TEST(nonsense)
 }
 END_TEST
 
+/* Two vCPUs and a loop at once: one moves and masks, one uses, one raises. */
+struct crowd {
+	struct toy *toy;
+	bool stop;
+};
+
+static void *crowd_user(void *arg)
+{
+	struct crowd *c = arg;
+	struct bus_reader reader;
+	unsigned int seed = 1;
+
+	bus_reader_init(&reader, &vm->mmio);
+	while (!__atomic_load_n(&c->stop, __ATOMIC_RELAXED)) {
+		uint64_t v, at = 0xc0000000 + (rand_r(&seed) & 0x1ffc);
+
+		bus_read(&reader, at, &v, 4);
+		bus_write(&reader, at, rand_r(&seed), 4);
+	}
+	bus_reader_free(&reader);
+	return NULL;
+}
+
+static void *crowd_raiser(void *arg)
+{
+	struct crowd *c = arg;
+	unsigned int seed = 2;
+
+	while (!__atomic_load_n(&c->stop, __ATOMIC_RELAXED)) {
+		msix_raise(&c->toy->pdev, rand_r(&seed) & 3);
+		msix_fd(&c->toy->pdev, rand_r(&seed) & 7);
+		pci_set_intx(&c->toy->pdev, rand_r(&seed) & 1);
+	}
+	return NULL;
+}
+
+START_TEST(crowd)
+{
+	struct crowd c = {.toy = toy_new(root, 8)};
+	pthread_t user, raiser;
+
+	ck_assert_int_eq(pci_add_msix(&c.toy->pdev, 0, 8, &err), 0);
+	toy_bar(c.toy, 1, 0x1000, false, false);
+	pthread_create(&user, NULL, crowd_user, &c);
+	pthread_create(&raiser, NULL, crowd_raiser, &c);
+	for (unsigned int i = 0; i < 5000; i++) {
+		cfg_set(c.toy, 0x10, 0xc0000000 + (i & 1) * 0x1000, 4);
+		cfg_set(c.toy, 0x14, 0xc0001000 - (i & 1) * 0x1000, 4);
+		cfg_set(c.toy, PCI_COMMAND, i & 0x406, 2);
+		cfg_set(c.toy, c.toy->pdev.msix.cap + 2, i << 12, 2);
+		if (i % 64 == 0)
+			pci_device_reset(&c.toy->pdev);
+	}
+	__atomic_store_n(&c.stop, true, __ATOMIC_RELAXED);
+	pthread_join(user, NULL);
+	pthread_join(raiser, NULL);
+	pci_set_intx(&c.toy->pdev, false);
+	for (unsigned int i = 0; i < IRQ_PINS; i++)
+		ck_assert_uint_eq(vm->irq.asserted[i], 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("pci");
@@ -853,6 +915,7 @@ int main(void)
 	tcase_add_test(tc, assign);
 	tcase_add_test(tc, state);
 	tcase_add_loop_test(tc, nonsense, 0, 10);
+	tcase_add_test(tc, crowd);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
