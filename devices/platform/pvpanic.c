@@ -3,6 +3,7 @@
 #include <linux/types.h>
 #include <misc/pvpanic.h>
 
+#include "fw_cfg.h"
 #include "vmm/vm.h"
 
 #define PVPANIC_EVENTS (PVPANIC_PANICKED | PVPANIC_CRASH_LOADED)
@@ -44,8 +45,18 @@ static int pvpanic_create(struct object *obj, struct hako_error *err)
 		.ops = &pvpanic_ops,
 		.opaque = p,
 	};
+	const uint16_t port = htole16(p->ioport); /* for firmware */
 
-	return bus_add(&obj->vm->pio, &region, err);
+	int r = bus_add(&obj->vm->pio, &region, err);
+
+	if (r || !obj->vm->fw_cfg)
+		return r;
+	r = fw_cfg_add_file(obj->vm->fw_cfg, "etc/pvpanic-port", &port, sizeof(port));
+	if (r) {
+		bus_remove(&obj->vm->pio, p->ioport, p);
+		return error_errno(err, r, "etc/pvpanic-port");
+	}
+	return 0;
 }
 
 static void pvpanic_destroy(struct object *obj)
