@@ -168,6 +168,8 @@ static void resume_call(void *arg)
 	out_run(port);
 	if (port->chr->ops->accept_input)
 		port->chr->ops->accept_input(port->chr);
+	/* It may have been stalled by buffers that a snapshot has brought. */
+	port->changed(port->opaque);
 }
 
 void char_port_resume(struct char_port *port)
@@ -267,7 +269,6 @@ static const struct state_field port_fields[] = {
 	STATE_FIELD_BYTES(struct char_port, in),
 	STATE_FIELD_UINT(struct char_port, in_head),
 	STATE_FIELD_UINT(struct char_port, in_len),
-	STATE_FIELD_UINT(struct char_port, out_stalled),
 	STATE_END,
 };
 

@@ -36,7 +36,7 @@ struct i8042 {
 	uint8_t kbd_command;	      /* the same of the keyboard */
 	uint8_t scan_set;
 	uint8_t data;			      /* output buffer */
-	bool full;			      /* it is */
+	uint8_t full;			      /* bool */
 	uint8_t queue[QUEUE_SIZE], head, len; /* the keyboard's answers behind it */
 };
 

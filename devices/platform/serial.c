@@ -31,8 +31,8 @@ struct serial {
 
 	uint8_t ier, fcr, lcr, mcr, msr, scr, rbr;
 	uint16_t divisor;
-	uint8_t errors;	  /* LSR bits 1 to 4, until LSR is read */
-	bool thr_pending; /* the transmitter-empty interrupt is due */
+	uint8_t errors;	     /* LSR bits 1 to 4, until LSR is read */
+	uint8_t thr_pending; /* bool: the transmitter-empty interrupt is due */
 	uint8_t tx[FIFO_SIZE], tx_head, tx_len;
 	uint8_t rx[FIFO_SIZE], rx_error[FIFO_SIZE], rx_head, rx_len;
 };
