@@ -77,7 +77,8 @@ class Spec:
     """A guest, the same for every VMM."""
 
     def __init__(self, kernel, initrd, board='q35', cpus=1, memory=256, steps=(), append='',
-                 disks=(), nets=(), rng=False, reboot=True, root=True):
+                 disks=(), nets=(), rng=False, reboot=True, root=True, options=()):
+        self.options = list(options)  # of hako alone
         self.kernel, self.initrd, self.board = kernel, initrd, board
         self.cpus, self.memory = cpus, memory
         self.disks, self.nets, self.rng, self.reboot = list(disks), list(nets), rng, reboot
@@ -109,7 +110,7 @@ def hako_command(spec):
         args += ['--device', 'virtio-rng']
     if not spec.reboot:
         args += ['--no-reboot']
-    return args
+    return args + spec.options
 
 
 def qemu_command(spec):
