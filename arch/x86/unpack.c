@@ -140,35 +140,46 @@ static int unpack_gzip(struct job *job, struct hako_error *err)
 
 #ifdef WITH_LZMA
 struct xz {
-	__typeof__(lzma_stream_buffer_decode) *lzma_stream_buffer_decode;
+	__typeof__(lzma_stream_decoder) *lzma_stream_decoder;
+	__typeof__(lzma_code) *lzma_code;
+	__typeof__(lzma_end) *lzma_end;
 };
 
 static const struct dl_symbol xz_symbols[] = {
-	DL_SYMBOL(struct xz, lzma_stream_buffer_decode),
+	DL_SYMBOL(struct xz, lzma_stream_decoder),
+	DL_SYMBOL(struct xz, lzma_code),
+	DL_SYMBOL(struct xz, lzma_end),
 	{NULL},
 };
 
 static int unpack_xz(struct job *job, struct hako_error *err)
 {
-	uint64_t limit = LZMA_MEMORY;
-	size_t in_pos = 0;
+	lzma_stream s = LZMA_STREAM_INIT;
 	struct xz xz;
 	int ret = load("liblzma.so.5", xz_symbols, &xz, PURPOSE "xz", err);
 
 	if (ret)
 		return ret;
-	switch (xz.lzma_stream_buffer_decode(&limit, 0, NULL, job->in, &in_pos, job->in_len,
-					     job->out, &job->got, job->out_len)) {
-	case LZMA_OK:
+	if (xz.lzma_stream_decoder(&s, LZMA_MEMORY, 0) != LZMA_OK)
+		return error_set(err, -ENOMEM, "out of memory");
+	s.next_in = job->in;
+	s.avail_in = job->in_len;
+	s.next_out = job->out;
+	s.avail_out = job->out_len;
+	ret = xz.lzma_code(&s, LZMA_FINISH);
+	xz.lzma_end(&s);
+	job->got = job->out_len - s.avail_out;
+	switch (ret) {
+	case LZMA_STREAM_END:
 		return 0;
+	case LZMA_OK:
 	case LZMA_BUF_ERROR:
-		return too_long(job, err);
+		return s.avail_in ? too_long(job, err) : damaged("xz", err);
 	case LZMA_MEM_ERROR:
 		return error_set(err, -ENOMEM, "out of memory");
 	case LZMA_MEMLIMIT_ERROR:
-		return error_set(err, -EBADMSG,
-				 "its xz data wants %llu MiB to be unpacked, %u MiB are allowed",
-				 (unsigned long long)(limit >> 20), LZMA_MEMORY >> 20);
+		return error_set(err, -EBADMSG, "its xz data wants more than %u MiB to be unpacked",
+				 LZMA_MEMORY >> 20);
 	default:
 		return damaged("xz", err);
 	}
