@@ -379,6 +379,7 @@ static struct vdrv_buf buf, table;
 
 static void bad_head(void)
 {
+	vdrv_desc(&q, QSIZE, buf.gpa, 8, 0, 0);
 	vdrv_post(&q, QSIZE);
 }
 
@@ -422,6 +423,7 @@ static void bad_self(void)
 static void bad_next(void)
 {
 	vdrv_desc(&q, 0, buf.gpa, 8, VRING_DESC_F_NEXT, QSIZE);
+	vdrv_desc(&q, QSIZE, buf.gpa, 8, 0, 0);
 	vdrv_post(&q, 0);
 }
 
@@ -489,6 +491,7 @@ static void bad_indirect_loop(void)
 static void bad_indirect_index(void)
 {
 	indirect(table, 0, buf, VRING_DESC_F_NEXT, 2);
+	indirect(table, 2, buf, 0, 0); /* good, but behind the end */
 	post_indirect(32, 0);
 }
 

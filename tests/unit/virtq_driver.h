@@ -220,10 +220,10 @@ static inline struct vdrv_buf vdrv_buf(struct vdrv *drv, uint32_t len)
 static inline void vdrv_rings(struct vdrv *drv, struct vdrv_queue *q, uint16_t index, uint16_t size)
 {
 	*q = (struct vdrv_queue){.drv = drv, .index = index, .size = size};
-	q->desc_gpa = vdrv_alloc(drv, 16 * size);
+	q->desc_gpa = vdrv_alloc(drv, 16 * (size + 1)); /* and one behind the last, as bait */
 	q->avail_gpa = vdrv_alloc(drv, 6 + 2 * size);
 	q->used_gpa = vdrv_alloc(drv, 6 + 8 * size);
-	q->desc = vdrv_ptr(drv, q->desc_gpa, 16 * size);
+	q->desc = vdrv_ptr(drv, q->desc_gpa, 16 * (size + 1));
 	q->avail = vdrv_ptr(drv, q->avail_gpa, 6 + 2 * size);
 	q->used = vdrv_ptr(drv, q->used_gpa, 6 + 8 * size);
 }
