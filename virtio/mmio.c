@@ -29,7 +29,7 @@ static void change_isr(struct virtio_mmio *m, uint8_t set, uint8_t clear)
 	struct virtio_device *vdev = m->vdev;
 
 	pthread_mutex_lock(&m->irq_lock);
-	vdev->isr = (vdev->isr | set) & ~clear;
+	WRITE_ONCE(vdev->isr, (vdev->isr | set) & ~clear);
 	irq_line_set(&m->irq, vdev->isr);
 	pthread_mutex_unlock(&m->irq_lock);
 }

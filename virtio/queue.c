@@ -299,7 +299,7 @@ void virtq_stopped(struct virtqueue *vq)
 {
 	if (vq->draining != DRAINING)
 		return;
-	vq->draining = DRAINED;
+	WRITE_ONCE(vq->draining, DRAINED);
 	loop_defer(vq->loop, &vq->notify_defer);
 }
 
@@ -310,7 +310,7 @@ static void deferred(struct loop_defer *defer)
 	vq->budget = vq->size;
 	virtq_flush(vq);
 	if (vq->draining == DRAINED) {
-		vq->draining = FLUSHED;
+		WRITE_ONCE(vq->draining, FLUSHED);
 		loop_post(vq->loop, &vq->again);
 	}
 }
@@ -320,7 +320,7 @@ static void stop_done(struct virtqueue *vq)
 	struct virtio_device *vdev = vq->vdev;
 
 	vq->running = false;
-	vq->draining = RUNNING;
+	WRITE_ONCE(vq->draining, RUNNING);
 	pthread_mutex_lock(&vdev->stop_lock);
 	vdev->stopping--;
 	pthread_cond_broadcast(&vdev->stop_cond);
@@ -396,7 +396,7 @@ void virtq_start(struct virtqueue *vq)
 	struct hako_error err = {0};
 
 	vq->running = true;
-	vq->draining = RUNNING;
+	WRITE_ONCE(vq->draining, RUNNING);
 	vq->event_idx = virtio_has_feature(vq->vdev, VIRTIO_RING_F_EVENT_IDX);
 	vq->avail_shadow = vq->last_avail;
 	vq->signalled_used = vq->used_idx;
@@ -420,7 +420,7 @@ void virtq_start(struct virtqueue *vq)
 void virtq_drain(struct virtqueue *vq)
 {
 	loop_watch_stop(&vq->kick);
-	vq->draining = DRAINING;
+	WRITE_ONCE(vq->draining, DRAINING);
 	if (vq->vdev->ops->drain)
 		vq->vdev->ops->drain(vq);
 	else

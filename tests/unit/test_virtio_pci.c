@@ -361,6 +361,7 @@ START_TEST(test_msix)
 	check_works(&q);
 	ck_assert(vector_raised(1));
 	ck_assert(vector_quiet(0));
+	ck_assert_int_eq(echo->vdev.vq[0].notify_fd, vector_fd(1)); /* the fast way */
 	virtio_config_changed(&echo->vdev);
 	ck_assert(vector_raised(0));
 	/* Another vector while the queue runs */
@@ -382,11 +383,13 @@ START_TEST(test_msix)
 	/* Vectors set while MSI-X is off count once it is on. */
 	msix_on(false);
 	wr(common + 26, 0, 2);
+	ck_assert_int_eq(echo->vdev.vq[0].notify_fd, -1);
 	check_works(&q);
 	VDRV_UNTIL(line() == 1);
 	ck_assert_uint_eq(rd(isr_reg, 1), 1);
 	ck_assert(vector_quiet(0));
 	msix_on(true);
+	ck_assert_int_eq(echo->vdev.vq[0].notify_fd, vector_fd(0));
 	check_works(&q);
 	ck_assert(vector_raised(0));
 	/* 4.1.5.1.2: a reset disconnects all. */
@@ -602,6 +605,7 @@ START_TEST(test_save_load)
 	ck_assert_uint_eq(q.avail->idx, avail_idx);
 	ck_assert_uint_eq(q.last_used, last_used);
 	drv.heap = heap;
+	ck_assert_int_eq(echo->vdev.vq[0].notify_fd, vector_fd(1));
 	virtio_device_resume(drv.obj);
 	ck_assert(vdrv_wait(&q, NULL, NULL));
 	ck_assert(vector_raised(1));

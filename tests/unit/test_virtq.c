@@ -60,6 +60,13 @@ static void toy_complete(void *arg)
 		virtq_push(&toy->vdev.vq[0], toy->held[--toy->nheld].head, 0);
 }
 
+static void toy_complete_one(void *arg)
+{
+	struct toy *toy = arg;
+
+	virtq_push(&toy->vdev.vq[0], toy->held[--toy->nheld].head, 0);
+}
+
 static void toy_drain(struct virtqueue *vq)
 {
 	struct toy *toy = container_of(vq->vdev, struct toy, vdev);
@@ -796,6 +803,11 @@ START_TEST(test_pause)
 	usleep(10000);
 	ck_assert(!READ_ONCE(paused));
 	ck_assert_uint_eq(vdrv_used_idx(&q), 0);
+	loop_call(drv.vm->io_loop, toy_complete_one, toy);
+	vdrv_settle(&drv);
+	usleep(10000);
+	ck_assert(!READ_ONCE(paused));
+	ck_assert_uint_eq(vdrv_used_idx(&q), 1);
 	loop_call(drv.vm->io_loop, toy_complete, toy);
 	pthread_join(thread, NULL);
 	ck_assert(paused);
@@ -904,6 +916,7 @@ START_TEST(test_save_load)
 	q.used = vdrv_ptr(&drv, q.used_gpa, 6 + 8 * QSIZE);
 	ck_assert_uint_eq(vdrv_read(&drv, VIRTIO_MMIO_STATUS), 15);
 	ck_assert_uint_eq(toy->starts, 0);
+	ck_assert(toy->vdev.paused);
 	virtio_device_resume(drv.obj);
 	ck_assert_uint_eq(toy->starts, 1);
 	ck_assert(vdrv_wait(&q, NULL, NULL));
