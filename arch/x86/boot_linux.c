@@ -284,13 +284,12 @@ static bool has_word(const char *cmdline, const char *word)
 /* Linux 6.0 and later take a seed for their random numbers here, and wipe it out. */
 static uint64_t write_seed(struct boot_install *in)
 {
-	struct {
-		struct setup_data head;
-		uint8_t seed[RNG_SEED_SIZE];
-	} data = {.head = {.type = SETUP_RNG_SEED, .len = RNG_SEED_SIZE}};
+	const struct setup_data head = {.type = SETUP_RNG_SEED, .len = RNG_SEED_SIZE};
+	uint8_t seed[RNG_SEED_SIZE];
 
-	if (getrandom(data.seed, sizeof(data.seed), GRND_NONBLOCK) != sizeof(data.seed) ||
-	    memory_write(in->mem, BOOT_SETUP_DATA_GPA, &data, sizeof(data)))
+	if (getrandom(seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed) ||
+	    memory_write(in->mem, BOOT_SETUP_DATA_GPA, &head, sizeof(head)) ||
+	    memory_write(in->mem, BOOT_SETUP_DATA_GPA + sizeof(head), seed, sizeof(seed)))
 		return 0;
 	return BOOT_SETUP_DATA_GPA;
 }

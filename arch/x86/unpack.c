@@ -27,6 +27,9 @@
 #define ZSTD_MAGIC	 0xfd2fb528u
 #define LZMA_MEMORY	 (192u << 20) /* Linux packs with a dictionary of up to 128 MiB */
 
+/* Without any of the libraries there is nobody to call the helpers. */
+#define UNUSED __attribute__((unused))
+
 #define PURPOSE "a kernel that is compressed with "
 
 struct job {
@@ -60,13 +63,13 @@ enum unpack_format unpack_detect(const void *data, size_t len)
 	return UNPACK_UNKNOWN;
 }
 
-static int too_long(const struct job *job, struct hako_error *err)
+static UNUSED int too_long(const struct job *job, struct hako_error *err)
 {
 	return error_set(err, -EBADMSG, "unpacks to more than the %zu bytes there is room for",
 			 job->out_len);
 }
 
-static int damaged(const char *format, struct hako_error *err)
+static UNUSED int damaged(const char *format, struct hako_error *err)
 {
 	return error_set(err, -EBADMSG, "its %s data is damaged or truncated", format);
 }
@@ -79,7 +82,7 @@ static int left_out(const char *dependency, const char *format, struct hako_erro
 }
 #endif
 
-static inline int load(const char *soname, const struct dl_symbol *symbols, void *table,
+static UNUSED int load(const char *soname, const struct dl_symbol *symbols, void *table,
 		       const char *purpose, struct hako_error *err)
 {
 	int ret = dl_load(soname, symbols, table, purpose, err);
