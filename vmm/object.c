@@ -54,6 +54,16 @@ struct object *object_find(struct vm *vm, enum class_kind kind, const char *id)
 	return NULL;
 }
 
+uint64_t object_get_uint(const struct object *obj, const char *option)
+{
+	uint64_t value = 0;
+
+	for (const struct option *o = obj->class->options; o && o->name; o++)
+		if (!strcmp(o->name, option) && o->size <= sizeof(value))
+			memcpy(&value, (const char *)obj + o->offset, o->size);
+	return value;
+}
+
 static void object_free(struct object *obj)
 {
 	options_free(obj->class->bus_options, obj);

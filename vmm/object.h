@@ -91,6 +91,9 @@ int object_new(struct vm *vm, const struct class *cls, struct keyvals *kv, struc
 /** Destroy and free one object. */
 void object_destroy(struct object *obj);
 
+/** The value of a number option of @obj, 0 if its class has no such option. */
+uint64_t object_get_uint(const struct object *obj, const char *option);
+
 /** The VM's object of that kind and id, or NULL. */
 struct object *object_find(struct vm *vm, enum class_kind kind, const char *id);
 

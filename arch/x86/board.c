@@ -145,17 +145,72 @@ int board_e820(struct vm *vm, struct e820 *map, struct hako_error *err)
 
 /* --- devices and boot ------------------------------------------------------------------------ */
 
-int board_make_devices(struct vm *vm, const char *const *names, struct hako_error *err)
+static int make_device(struct vm *vm, const char *text, struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	const struct class *cls;
+	const char *name;
+	int r;
+
+	r = keyvals_parse(&kv, text, "driver", err);
+	name = r ? NULL : keyvals_take(&kv, "driver");
+	cls = name ? class_find(CLASS_DEVICE, name) : NULL;
+	if (!r)
+		r = cls ? object_new(vm, cls, &kv, NULL, err)
+			: error_set(err, -ENODEV, "%s is not built in", text);
+	keyvals_free(&kv);
+	return r;
+}
+
+int board_make_devices(struct vm *vm, const char *const *devices, struct hako_error *err)
 {
 	int r = 0;
 
-	for (; *names && !r; names++) {
-		const struct class *cls = class_find(CLASS_DEVICE, *names);
+	for (; *devices && !r; devices++)
+		r = make_device(vm, *devices, err);
+	return r;
+}
 
-		if (!cls)
-			return error_set(err, -ENODEV, "%s is not built in", *names);
-		r = object_new(vm, cls, NULL, NULL, err);
+struct object *board_find_device(struct vm *vm, const char *class)
+{
+	struct object *obj;
+
+	list_for_each(obj, &vm->objects[CLASS_DEVICE], link)
+		if (!strcmp(obj->class->name, class))
+			return obj;
+	return NULL;
+}
+
+/* What the user added and the tables have to show. */
+static void describe_user_devices(struct vm *vm, struct acpi_config *config)
+{
+	struct object *obj;
+
+	list_for_each(obj, &vm->objects[CLASS_DEVICE], link) {
+		if (!strcmp(obj->class->name, "pvpanic"))
+			config->pvpanic_port = object_get_uint(obj, "ioport");
+		else if (!strcmp(obj->class->name, "isa-serial"))
+			config->com[object_get_uint(obj, "index") & 3] = true;
 	}
+}
+
+int board_acpi(struct vm *vm, struct acpi_config *config, struct e820 *map, uint64_t *rsdp,
+	       struct hako_error *err)
+{
+	uint32_t *apic_id = calloc(vm->nvcpus, sizeof(*apic_id));
+	int r;
+
+	if (!apic_id)
+		return error_errno(err, -ENOMEM, "ACPI tables");
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		apic_id[i] = cpu_apic_id(vm, i);
+	config->apic_id = apic_id;
+	config->ncpus = vm->nvcpus;
+	config->lapic_base = BOARD_LAPIC_BASE;
+	config->ioapic_base = BOARD_IOAPIC_BASE;
+	describe_user_devices(vm, config);
+	r = acpi_install(config, &vm->mem, map, rsdp, err);
+	free(apic_id);
 	return r;
 }
 

@@ -5,12 +5,14 @@
 
 #include <linux/kvm.h>
 
+#include "acpi.h"
 #include "boot.h"
 #include "vmm/machine.h"
 #include "vmm/vm.h"
 
 #define BOARD_IOAPIC_BASE 0xfec00000ull
 #define BOARD_LAPIC_BASE  0xfee00000ull
+#define FW_CFG_PORT	  0x510
 #define BOARD_HIGH_RAM	  0x100000000ull
 
 struct board {
@@ -31,8 +33,13 @@ static inline struct board *board_of(struct vm *vm)
 /** RAM up to @low_max below the hole and the rest from 4 GiB on; in-kernel PICs, IOAPIC, local APICs, and a PIT if asked for. */
 int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit,
 	       struct hako_error *err);
-/** Make the internal devices of these class names (NULL-terminated), in order. */
-int board_make_devices(struct vm *vm, const char *const *names, struct hako_error *err);
+/** Make the board's own devices, each given as "CLASS,option=…" (NULL-terminated), in order. */
+int board_make_devices(struct vm *vm, const char *const *devices, struct hako_error *err);
+/** The first device of that class, or NULL. */
+struct object *board_find_device(struct vm *vm, const char *class);
+/** Complete @config with what all boards have in common, and write the tables into guest RAM. */
+int board_acpi(struct vm *vm, struct acpi_config *config, struct e820 *map, uint64_t *rsdp,
+	       struct hako_error *err);
 /** Load the kernel with @rsdp and @map, and set all vCPUs to where they start. */
 int board_boot(struct vm *vm, const struct e820 *map, uint64_t rsdp, bool fresh,
 	       struct hako_error *err);

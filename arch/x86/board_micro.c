@@ -10,6 +10,8 @@
  */
 #include "board.h"
 
+#include "devices/platform/ged.h"
+
 #define MICRO_LOW_MAX	  (3 * GiB)
 #define MICRO_VIRTIO_BASE 0xfeb00000ull
 #define MICRO_VIRTIO_SIZE 0x200ull
@@ -29,9 +31,10 @@ static int micro_init(struct vm *vm, uint64_t ram_size, struct hako_error *err)
 
 static int micro_devices(struct vm *vm, struct hako_error *err)
 {
-	static const char *const names[] = {NULL};
+	/* The keyboard controller is there for its reset line alone; ACPI does not show it. */
+	static const char *const devices[] = {"acpi-ged", "i8042", "fw_cfg_io", NULL};
 
-	return board_make_devices(vm, names, err);
+	return board_make_devices(vm, devices, err);
 }
 
 static int micro_mmio_slot(struct vm *vm, uint64_t *base, uint32_t *gsi, struct hako_error *err)
@@ -46,13 +49,45 @@ static int micro_mmio_slot(struct vm *vm, uint64_t *base, uint32_t *gsi, struct 
 	return 0;
 }
 
+static int micro_powerdown(struct vm *vm)
+{
+	ged_power_button(board_find_device(vm, "acpi-ged"));
+	return 0;
+}
+
 static int micro_boot(struct vm *vm, bool fresh, struct hako_error *err)
 {
+	struct board_micro *b = container_of(board_of(vm), struct board_micro, board);
+	struct acpi_mmio mmio[ARRAY_SIZE(virtio_gsi)];
+	struct acpi_config acpi = {
+		.oem_table_id = "HAKOMICR",
+		.hw_reduced = true,
+		.power_button = true,
+		.sleep_control = GED_SLEEP_CTL,
+		.sleep_status = GED_SLEEP_STS,
+		.ged_base = GED_EVENT_SEL,
+		.ged_gsi = GED_GSI,
+		.s5_type = GED_SLP_TYP_S5,
+		.reset_address = GED_RESET,
+		.reset_value = GED_RESET_VALUE,
+		.fw_cfg_port = FW_CFG_PORT,
+		.mmio = mmio,
+		.nmmio = b->virtio_slots,
+	};
 	struct e820 map = {0};
+	uint64_t rsdp;
 	int r;
 
+	for (uint32_t i = 0; i < b->virtio_slots; i++)
+		mmio[i] = (struct acpi_mmio){
+			.base = MICRO_VIRTIO_BASE + i * MICRO_VIRTIO_SIZE,
+			.size = MICRO_VIRTIO_SIZE,
+			.gsi = virtio_gsi[i],
+		};
 	r = board_e820(vm, &map, err);
-	return r ?: board_boot(vm, &map, 0, fresh, err);
+	if (!r)
+		r = board_acpi(vm, &acpi, &map, &rsdp, err);
+	return r ?: board_boot(vm, &map, rsdp, fresh, err);
 }
 
 static const struct machine_ops micro_ops = {
@@ -61,6 +96,7 @@ static const struct machine_ops micro_ops = {
 	.boot = micro_boot,
 	.reset = board_reset,
 	.mmio_slot = micro_mmio_slot,
+	.powerdown = micro_powerdown,
 };
 
 static const struct class micro_class = {

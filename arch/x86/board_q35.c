@@ -10,29 +10,125 @@
  */
 #include "board.h"
 
-#define Q35_LOW_MAX 0xb0000000ull
-#define Q35_LOW_CUT (2 * GiB)
+#include "devices/pci/pci.h"
+#include "devices/platform/acpi_pm.h"
+#include "devices/platform/lpc.h"
+#include "devices/platform/rtc.h"
+
+#define Q35_LOW_MAX	0xb0000000ull
+#define Q35_LOW_CUT	(2 * GiB)
+#define Q35_ECAM	0xb0000000ull
+#define Q35_ECAM_SIZE	(256 * MiB)
+#define Q35_MMIO32	0xc0000000ull
+#define Q35_IO		0x1000ull
+#define Q35_MMIO64_SIZE (64 * GiB)
 
 static int q35_init(struct vm *vm, uint64_t ram_size, struct hako_error *err)
 {
-	return board_init(vm, ram_size, ram_size > Q35_LOW_MAX ? Q35_LOW_CUT : Q35_LOW_MAX, true,
-			  err);
+	struct board *b = board_of(vm);
+	struct pci_bus *root;
+	int r;
+
+	r = board_init(vm, ram_size, ram_size > Q35_LOW_MAX ? Q35_LOW_CUT : Q35_LOW_MAX, true, err);
+	if (!r)
+		r = pci_root_new(vm, 0, &root, err);
+	if (r)
+		return r;
+	root->intx_gsi = lpc_intx_gsi;
+	root->io_base = Q35_IO;
+	root->io_size = 0x10000 - Q35_IO;
+	root->mmio32_base = Q35_MMIO32;
+	root->mmio32_size = BOARD_IOAPIC_BASE - Q35_MMIO32;
+	root->mmio64_base = ALIGN_UP(BOARD_HIGH_RAM + b->high_ram, GiB);
+	if (root->mmio64_base < b->address_limit)
+		root->mmio64_size = MIN(b->address_limit - root->mmio64_base, Q35_MMIO64_SIZE);
+	return 0;
 }
 
 static int q35_devices(struct vm *vm, struct hako_error *err)
 {
-	static const char *const names[] = {NULL};
+	static const char *const devices[] = {
+		"mch,x-ecam=0xb0000000",
+		"ICH9-LPC,x-pmbase=0x600,x-acpi-mode=on",
+		"mc146818rtc",
+		"i8042",
+		"port92",
+		"fw_cfg_io",
+		NULL,
+	};
+	struct board *b = board_of(vm);
+	int r = board_make_devices(vm, devices, err);
 
-	return board_make_devices(vm, names, err);
+	if (!r)
+		rtc_set_memory(board_find_device(vm, "mc146818rtc"), b->low_ram, b->high_ram);
+	return r;
+}
+
+static int q35_powerdown(struct vm *vm)
+{
+	lpc_power_button(board_find_device(vm, "ICH9-LPC"));
+	return 0;
+}
+
+static uint32_t intx_gsi(const struct acpi_config *config, uint8_t slot, uint8_t pin)
+{
+	return lpc_intx_gsi(config->opaque, slot, pin);
+}
+
+static void describe(struct vm *vm, struct acpi_config *acpi)
+{
+	const struct pci_bus *root = vm->pci;
+
+	*acpi = (struct acpi_config){
+		.oem_table_id = "HAKOQ35",
+		.has_pic = true,
+		.has_pit = board_of(vm)->has_pit,
+		.sci = LPC_SCI_GSI,
+		.power_button = true,
+		.pm1_evt = LPC_PMBASE + ACPI_PM1_EVT,
+		.pm1_cnt = LPC_PMBASE + ACPI_PM1_CNT,
+		.pm_timer = LPC_PMBASE + ACPI_PM_TMR,
+		.gpe0 = LPC_PMBASE + ACPI_PM_GPE0,
+		.gpe0_len = ACPI_PM_GPE0_LEN,
+		.s5_type = ACPI_PM_SLP_TYP_S5,
+		.reset_port = LPC_RESET_PORT,
+		.reset_value = LPC_RESET_VALUE,
+		.ecam = {Q35_ECAM, Q35_ECAM_SIZE},
+		.pci_io = {{0, 0xcf8}, {0xd00, 0xf300}},
+		.pci_mem32 = {root->mmio32_base, root->mmio32_size},
+		.pci_mem64 = {root->mmio64_base, root->mmio64_size},
+		.intx_gsi = intx_gsi,
+		.opaque = vm->pci,
+		.has_rtc = true,
+		.has_i8042 = true,
+		.fw_cfg_port = FW_CFG_PORT,
+	};
 }
 
 static int q35_boot(struct vm *vm, bool fresh, struct hako_error *err)
 {
+	struct acpi_config acpi;
 	struct e820 map = {0};
+	uint64_t rsdp;
 	int r;
 
-	r = board_e820(vm, &map, err);
-	return r ?: board_boot(vm, &map, 0, fresh, err);
+	describe(vm, &acpi);
+	r = pci_assign(vm->pci, err);
+	if (!r)
+		r = board_e820(vm, &map, err);
+	if (!r && e820_add(&map, Q35_ECAM, Q35_ECAM_SIZE, 2))
+		r = error_set(err, -ENOSPC, "memory map");
+	if (!r)
+		r = board_acpi(vm, &acpi, &map, &rsdp, err);
+	return r ?: board_boot(vm, &map, rsdp, fresh, err);
+}
+
+static void q35_destroy(struct object *obj)
+{
+	if (obj->vm->pci)
+		pci_root_free(obj->vm->pci);
+	obj->vm->pci = NULL;
+	board_destroy(obj);
 }
 
 static const struct machine_ops q35_ops = {
@@ -40,6 +136,7 @@ static const struct machine_ops q35_ops = {
 	.devices = q35_devices,
 	.boot = q35_boot,
 	.reset = board_reset,
+	.powerdown = q35_powerdown,
 };
 
 static const struct class q35_class = {
@@ -50,6 +147,6 @@ static const struct class q35_class = {
 	.size = sizeof(struct board),
 	.ops = &q35_ops,
 	.create = board_create,
-	.destroy = board_destroy,
+	.destroy = q35_destroy,
 };
 HAKO_CLASS(q35_class);
