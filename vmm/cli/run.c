@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "terminal.h"
 #include "vmm/config.h"
 
 #define T struct cli_run_config
@@ -230,9 +231,12 @@ static int run_vm(struct run *run, struct hako_error *err)
 	if (hako_vm_get(run->vm, "console"))
 		fprintf(stderr, "hako: console on %s\n", hako_vm_get(run->vm, "console"));
 	if (run->stdio_console)
+		r = terminal_raw(false, err);
+	if (!r)
 		r = hako_vm_start(run->vm, err);
 	if (!r)
 		wait_for_end(run);
+	terminal_restore();
 	if (!r)
 		r = hako_vm_wait(run->vm, 0, &info, err);
 	if (r)
