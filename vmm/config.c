@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "devices/char/char.h"
+#include "devices/platform/fw_cfg.h"
 #include "vm.h"
 
 static const char *const decompress_names[] = {"auto", "host", "guest", NULL};
@@ -280,6 +281,13 @@ static int new_device(struct vm *vm, const char *text, unsigned int n, struct ha
 	return new_from_text(vm, CLASS_DEVICE, "driver", text, err);
 }
 
+static int new_fw_cfg(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	if (!vm->fw_cfg)
+		return error_set(err, -EOPNOTSUPP, "this board has no fw_cfg");
+	return fw_cfg_add_option(vm->fw_cfg, text, err);
+}
+
 static int for_list(struct vm *vm, char **list, const char *option,
 		    int (*make)(struct vm *, const char *, unsigned int, struct hako_error *),
 		    struct hako_error *err)
@@ -301,6 +309,8 @@ int config_create_objects(struct vm *vm, struct hako_error *err)
 	int r;
 
 	r = for_list(vm, c->iothread, "iothread", new_iothread, err);
+	if (!r)
+		r = for_list(vm, c->fw_cfg, "fw_cfg", new_fw_cfg, err);
 	if (!r)
 		r = for_list(vm, c->chardev, "chardev", new_chardev, err);
 	if (!r)

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 
 #include "cpu.h"
+#include "devices/platform/fw_cfg.h"
 #include "vmm/config.h"
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
@@ -162,13 +163,28 @@ static int make_device(struct vm *vm, const char *text, struct hako_error *err)
 	return r;
 }
 
+static int add_fw_cfg(struct vm *vm, struct hako_error *err)
+{
+	struct fw_cfg *fw = vm->fw_cfg;
+	int r;
+
+	r = fw_cfg_add_u64(fw, FW_CFG_RAM_SIZE, vm->mem.ram_size);
+	if (!r)
+		r = fw_cfg_add_u16(fw, FW_CFG_NB_CPUS, vm->nvcpus);
+	if (!r)
+		r = fw_cfg_add_u16(fw, FW_CFG_MAX_CPUS, vm->nvcpus);
+	if (!r)
+		r = fw_cfg_add_u16(fw, FW_CFG_NOGRAPHIC, 1);
+	return r ? error_errno(err, r, "fw_cfg") : 0;
+}
+
 int board_make_devices(struct vm *vm, const char *const *devices, struct hako_error *err)
 {
 	int r = 0;
 
 	for (; *devices && !r; devices++)
 		r = make_device(vm, *devices, err);
-	return r;
+	return r ?: add_fw_cfg(vm, err);
 }
 
 struct object *board_find_device(struct vm *vm, const char *class)
