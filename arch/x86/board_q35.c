@@ -93,7 +93,11 @@ static void describe(struct vm *vm, struct acpi_config *acpi)
 		.s5_type = ACPI_PM_SLP_TYP_S5,
 		.reset_port = LPC_RESET_PORT,
 		.reset_value = LPC_RESET_VALUE,
-		.ecam = {Q35_ECAM, Q35_ECAM_SIZE},
+		/*
+		 * Of the buses only those that are there: Linux looks for peers of the root bus
+		 * by 32 accesses to every other bus that MCFG says there may be.
+		 */
+		.ecam = {Q35_ECAM, MIN(pci_bus_count(vm->pci) * MiB, Q35_ECAM_SIZE)},
 		.pci_io = {{0, 0xcf8}, {0xd00, 0xf300}},
 		.pci_mem32 = {root->mmio32_base, root->mmio32_size},
 		.pci_mem64 = {root->mmio64_base, root->mmio64_size},

@@ -177,4 +177,7 @@ void pci_config_write(struct pci_bus *root, uint8_t bus, uint8_t devfn, uint16_t
  */
 int pci_assign(struct pci_bus *root, struct hako_error *err);
 
+/** How many buses there are, the root bus included: pci_assign() numbers them from 0. */
+unsigned int pci_bus_count(struct pci_bus *root);
+
 #endif

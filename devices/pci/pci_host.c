@@ -59,6 +59,27 @@ struct pci_bus *pci_bus_find(struct pci_bus *from, const char *id)
 	return found;
 }
 
+static unsigned int count_buses(const struct pci_bus *from)
+{
+	const struct pci_device *pdev;
+	unsigned int n = 1;
+
+	list_for_each(pdev, &from->devices, link)
+		if (pdev->secondary)
+			n += count_buses(pdev->secondary);
+	return n;
+}
+
+unsigned int pci_bus_count(struct pci_bus *root)
+{
+	unsigned int n;
+
+	pci_lock(root);
+	n = count_buses(root);
+	pci_unlock(root);
+	return n;
+}
+
 /* --- ports ----------------------------------------------------------------------------------- */
 
 static bool is_data_access(uint64_t offset, unsigned int size)
