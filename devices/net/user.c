@@ -7,6 +7,7 @@
  * libslirp once at the end of a turn in which something has happened, so that nothing runs while nothing happens.
  */
 #include <arpa/inet.h>
+#include <poll.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -269,6 +270,16 @@ static void user_poll_ready(struct loop_watch *watch, uint32_t revents)
 	struct user_poll *p = watch->opaque;
 	struct user_net *u = p->net;
 
+	/*
+	 * io_uring reports what a socket's waker claims, and TCP's claims urgent data whenever any come. Believed, that
+	 * would cost the guest a byte each time.
+	 */
+	if (revents & POLLPRI) {
+		struct pollfd now = {.fd = watch->fd, .events = POLLPRI};
+
+		if (poll(&now, 1, 0) <= 0 || !(now.revents & POLLPRI))
+			revents &= ~POLLPRI;
+	}
 	/* Events that are not wanted any more stay armed until they come, which most never do. */
 	if (!p->wanted || !(revents & (p->wanted | POLLERR | POLLHUP | POLLNVAL))) {
 		loop_watch_set(watch, p->wanted);
