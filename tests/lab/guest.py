@@ -97,7 +97,7 @@ def hako_command(spec):
             '--machine', spec.board, '--console', 'stdio']
     for d in spec.disks:
         args += ['--disk', d.path + (f',serial={d.serial}' if d.serial else '') +
-                 (',readonly=on' if d.readonly else '')]
+                 (',read-only=on' if d.readonly else ',discard=unmap')]
     for n in spec.nets:
         if n.kind == 'tap':
             args += ['--net', f'tap,ifname={n.tap},mac={n.mac}']
