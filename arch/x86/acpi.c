@@ -9,7 +9,7 @@
 #define OEM_ID	   "HAKO  "
 #define CREATOR_ID "HAKO"
 #define RSDP_SIZE  36
-#define ACPI_ROOM  (MiB - BOOT_RSDP_GPA) /* RSDP and tables, when they lie below 1 MiB */
+#define ACPI_ROOM  (BOOT_RESET_VECTOR_GPA - BOOT_RSDP_GPA) /* RSDP and tables, below 1 MiB */
 #define TABLES_GPA (BOOT_RSDP_GPA + 64)
 #define MAX_MMIO   256
 #define E820_ACPI  3

@@ -270,6 +270,28 @@ small:
 	return error_set(err, -ENOMEM, "a kernel cannot be started without memory below 640 KiB");
 }
 
+/*
+ * What a guest finds where the BIOS begins. Linux goes there to reboot when ACPI is
+ * hardware-reduced and there is no EFI (native_machine_emergency_restart()): in real mode, to
+ * ffff:0000. So that is a reset: by the keyboard controller, or else by a triple fault.
+ */
+static int write_reset_vector(struct boot_install *in, struct hako_error *err)
+{
+	static const uint8_t code[32] = {
+		/* f000:ffe0 */
+		0xb0,	     0xfe,			   /* mov $0xfe, %al */
+		0xe6,	     0x64,			   /* out %al, $0x64 */
+		0x2e,	     0x0f, 0x01, 0x1e, 0xf6, 0xff, /* lidt %cs:0xfff6 */
+		0xcc,					   /* int3 */
+		[16] = 0xea, 0xe0, 0xff, 0x00, 0xf0,	   /* f000:fff0: ljmp $0xf000, $0xffe0 */
+							   /* f000:fff6: an empty IDT */
+	};
+
+	if (memory_write(in->mem, BOOT_RESET_VECTOR_GPA, code, sizeof(code)))
+		return error_set(err, -ENOMEM, "a kernel cannot be started with less than 1 MiB");
+	return 0;
+}
+
 static int write_cmdline(struct boot_install *in, const struct boot_kernel *k,
 			 struct hako_error *err)
 {
@@ -337,6 +359,8 @@ static int install(struct boot_install *in, struct boot_kernel *k, const struct 
 		ret = initrd_load(in, initrd, initrd_max(k), err);
 	if (!ret)
 		ret = kernel_info(in, k, err);
+	if (!ret)
+		ret = write_reset_vector(in, err);
 	return ret ? ret : write_tables(in, err);
 }
 

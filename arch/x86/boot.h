@@ -19,6 +19,8 @@
 #define BOOT_CMDLINE_MAX    0x10000u
 #define BOOT_EBDA_GPA	    0x9fc00ull /* end of conventional RAM in the E820 map */
 #define BOOT_RSDP_GPA	    0xe0000ull /* RSDP; the board's tables follow it, below 1 MiB */
+#define BOOT_RESET_VECTOR_GPA \
+	0xfffe0ull /* 32 bytes: code that resets, for guests that jump to the BIOS */
 
 enum boot_decompress {
 	BOOT_DECOMPRESS_AUTO,

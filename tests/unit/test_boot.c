@@ -113,7 +113,7 @@ static void check_reserved(void)
 	const uint8_t *low = ram(0x9fc00, 0x60400), *hole = ram(HOLE, MiB);
 
 	ck_assert_uint_eq(low[0], CANARY);
-	ck_assert(!memcmp(low, low + 1, 0x60400 - 1));
+	ck_assert(!memcmp(low, low + 1, 0x60400 - 32 - 1)); /* but for the reset vector */
 	ck_assert_uint_eq(hole[0], CANARY);
 	ck_assert(!memcmp(hole, hole + 1, MiB - 1));
 }
@@ -311,6 +311,20 @@ START_TEST(test_vmlinux)
 	check_params(bp, "a=b");
 	ck_assert_uint_eq(bp->hdr.ramdisk_size, 0);
 	ck_assert(bp->hdr.loadflags & KASLR_FLAG);
+}
+END_TEST
+
+/* The CPU's way from ffff:0000: a far jump to code that pulses the reset line. */
+START_TEST(test_reset_vector)
+{
+	const uint8_t *p = memory_ptr(&mem, 0xffff0, 16);
+	uint8_t f[ELF_SIZE];
+
+	make_elf64(f, true);
+	ASSERT_BOOTS(f, sizeof(f), NULL);
+	ck_assert_uint_eq(p[0], 0xea);
+	p = ram(get_le16(p + 3) * 16 + get_le16(p + 1), 4);
+	ck_assert_mem_eq(p, "\xb0\xfe\xe6\x64", 4);
 }
 END_TEST
 
@@ -982,6 +996,7 @@ int main(void)
 	tcase_add_loop_test(tc, test_pvh, 0, 2);
 	tcase_add_test(tc, test_pvh_initrd);
 	tcase_add_loop_test(tc, test_vmlinux, 0, 2);
+	tcase_add_test(tc, test_reset_vector);
 	tcase_add_test(tc, test_seed);
 	tcase_add_test(tc, test_nokaslr);
 	tcase_add_test(tc, test_multiboot_elf);
