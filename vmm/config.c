@@ -195,6 +195,48 @@ static int new_pair(struct vm *vm, struct keyvals *kv, enum class_kind kind,
 	return r;
 }
 
+/* --disk also takes what QEMU's -drive calls differently from -blockdev. */
+static const struct {
+	const char *key, *value; /* value NULL: any, and it is kept */
+	const char *blockdev_key, *blockdev_value;
+} drive_names[] = {
+	{"file", NULL, "filename", NULL},
+	{"readonly", NULL, "read-only", NULL},
+	{"cache", "none", "cache.direct", "on"},
+	{"cache", "unsafe", "cache.no-flush", "on"},
+	{"cache", "writethrough", "write-cache", "off"},
+	{"cache", "writeback", "write-cache", "on"},
+};
+
+static int translate_drive(struct keyvals *kv)
+{
+	for (size_t i = 0; i < kv->n; i++) {
+		struct keyval *v = &kv->v[i];
+
+		for (size_t j = 0; j < ARRAY_SIZE(drive_names); j++) {
+			const char *as = drive_names[j].blockdev_value;
+			char *key, *value;
+
+			if (strcmp(v->key, drive_names[j].key) ||
+			    (drive_names[j].value && strcmp(v->value, drive_names[j].value)))
+				continue;
+			key = strdup(drive_names[j].blockdev_key);
+			value = strdup(as ? as : v->value);
+			if (!key || !value) {
+				free(key);
+				free(value);
+				return -ENOMEM;
+			}
+			free(v->key);
+			free(v->value);
+			v->key = key;
+			v->value = value;
+			break;
+		}
+	}
+	return 0;
+}
+
 static int new_disk(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
 	const char *format = NULL;
@@ -204,6 +246,8 @@ static int new_disk(struct vm *vm, const char *text, unsigned int n, struct hako
 
 	snprintf(id, sizeof(id), "disk%u", n);
 	r = keyvals_parse(&kv, text, "filename", err);
+	if (!r)
+		r = translate_drive(&kv);
 	if (!r)
 		format = keyvals_take(&kv, "format");
 	if (!r)
