@@ -51,4 +51,13 @@ int board_reset(struct vm *vm, struct hako_error *err);
 int board_create(struct object *obj, struct hako_error *err);
 void board_destroy(struct object *obj);
 
+/*
+ * What a board's ACPI tables say of itself; vCPUs and what the user added come from board_acpi(). Apart
+ * so that tests can hold them to what they were.
+ */
+struct pci_bus;
+void q35_describe(struct acpi_config *acpi, struct pci_bus *root, bool has_pit);
+/** @mmio: room for @slots virtio windows. */
+void micro_describe(struct acpi_config *acpi, struct acpi_mmio *mmio, uint32_t slots);
+
 #endif

@@ -55,11 +55,9 @@ static int micro_powerdown(struct vm *vm)
 	return 0;
 }
 
-static int micro_boot(struct vm *vm, bool fresh, struct hako_error *err)
+void micro_describe(struct acpi_config *acpi, struct acpi_mmio *mmio, uint32_t slots)
 {
-	struct board_micro *b = container_of(board_of(vm), struct board_micro, board);
-	struct acpi_mmio mmio[ARRAY_SIZE(virtio_gsi)];
-	struct acpi_config acpi = {
+	*acpi = (struct acpi_config){
 		.oem_table_id = "HAKOMICR",
 		.hw_reduced = true,
 		.power_button = true,
@@ -72,18 +70,26 @@ static int micro_boot(struct vm *vm, bool fresh, struct hako_error *err)
 		.reset_value = GED_RESET_VALUE,
 		.fw_cfg_port = FW_CFG_PORT,
 		.mmio = mmio,
-		.nmmio = b->virtio_slots,
+		.nmmio = slots,
 	};
-	struct e820 map = {0};
-	uint64_t rsdp;
-	int r;
-
-	for (uint32_t i = 0; i < b->virtio_slots; i++)
+	for (uint32_t i = 0; i < slots; i++)
 		mmio[i] = (struct acpi_mmio){
 			.base = MICRO_VIRTIO_BASE + i * MICRO_VIRTIO_SIZE,
 			.size = MICRO_VIRTIO_SIZE,
 			.gsi = virtio_gsi[i],
 		};
+}
+
+static int micro_boot(struct vm *vm, bool fresh, struct hako_error *err)
+{
+	struct board_micro *b = container_of(board_of(vm), struct board_micro, board);
+	struct acpi_mmio mmio[ARRAY_SIZE(virtio_gsi)];
+	struct acpi_config acpi;
+	struct e820 map = {0};
+	uint64_t rsdp;
+	int r;
+
+	micro_describe(&acpi, mmio, b->virtio_slots);
 	r = board_e820(vm, &map, err);
 	if (!r)
 		r = board_acpi(vm, &acpi, &map, &rsdp, err);

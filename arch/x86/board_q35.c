@@ -75,14 +75,12 @@ static uint32_t intx_gsi(const struct acpi_config *config, uint8_t slot, uint8_t
 	return lpc_intx_gsi(config->opaque, slot, pin);
 }
 
-static void describe(struct vm *vm, struct acpi_config *acpi)
+void q35_describe(struct acpi_config *acpi, struct pci_bus *root, bool has_pit)
 {
-	const struct pci_bus *root = vm->pci;
-
 	*acpi = (struct acpi_config){
 		.oem_table_id = "HAKOQ35",
 		.has_pic = true,
-		.has_pit = board_of(vm)->has_pit,
+		.has_pit = has_pit,
 		.sci = LPC_SCI_GSI,
 		.power_button = true,
 		.pm1_evt = LPC_PMBASE + ACPI_PM1_EVT,
@@ -97,12 +95,12 @@ static void describe(struct vm *vm, struct acpi_config *acpi)
 		 * Of the buses only those that are there: Linux looks for peers of the root bus
 		 * by 32 accesses to every other bus that MCFG says there may be.
 		 */
-		.ecam = {Q35_ECAM, MIN(pci_bus_count(vm->pci) * MiB, Q35_ECAM_SIZE)},
+		.ecam = {Q35_ECAM, MIN(pci_bus_count(root) * MiB, Q35_ECAM_SIZE)},
 		.pci_io = {{0, 0xcf8}, {0xd00, 0xf300}},
 		.pci_mem32 = {root->mmio32_base, root->mmio32_size},
 		.pci_mem64 = {root->mmio64_base, root->mmio64_size},
 		.intx_gsi = intx_gsi,
-		.opaque = vm->pci,
+		.opaque = root,
 		.has_rtc = true,
 		.has_i8042 = true,
 		.fw_cfg_port = FW_CFG_PORT,
@@ -116,7 +114,7 @@ static int q35_boot(struct vm *vm, bool fresh, struct hako_error *err)
 	uint64_t rsdp;
 	int r;
 
-	describe(vm, &acpi);
+	q35_describe(&acpi, vm->pci, board_of(vm)->has_pit);
 	r = pci_assign(vm->pci, err);
 	if (!r)
 		r = board_e820(vm, &map, err);

@@ -13,10 +13,12 @@
 
 #include "arch/x86/acpi.h"
 #include "arch/x86/aml.h"
+#include "arch/x86/board.h"
+#include "devices/pci/pci.h"
 
 #define GOLDEN_DIR "tests/unit/golden"
 
-/* --- the boards, as they describe themselves with two CPUs ------------------------------------ */
+/* --- two boards, one of each kind -------------------------------------------------------------- */
 
 static const uint32_t two_cpus[] = {0, 1};
 
@@ -448,10 +450,32 @@ END_TEST
 
 /* --- golden copies and iasl ------------------------------------------------------------------- */
 
-static const struct {
-	const char *name;
-	const struct acpi_config *config;
-} boards[] = {{"q35-1.0", &q35}, {"micro-1.0", &micro}};
+/* The boards as they are: two vCPUs, COM1, a few devices, 2 GiB below the hole and 2 GiB above it. */
+static void describe_board(int n, struct acpi_config *c)
+{
+	static struct acpi_mmio mmio[3];
+	static struct pci_bus root = {
+		.root = &root,
+		.mmio32_base = 0xc0000000,
+		.mmio32_size = 0x3ec00000,
+		.mmio64_base = 0x180000000,
+		.mmio64_size = 0x1000000000,
+	};
+
+	list_init(&root.devices);
+	if (n == 0)
+		q35_describe(c, &root, true);
+	else
+		micro_describe(c, mmio, ARRAY_SIZE(mmio));
+	c->apic_id = two_cpus;
+	c->ncpus = ARRAY_SIZE(two_cpus);
+	c->lapic_base = BOARD_LAPIC_BASE;
+	c->ioapic_base = BOARD_IOAPIC_BASE;
+	c->com[0] = true;
+	c->pvpanic_port = 0x505;
+}
+
+static const char *const boards[] = {"q35-1.0", "micro-1.0"};
 static const char *const signatures[] = {"DSDT", "FACP", "APIC", "MCFG"};
 
 static const uint8_t *by_signature(const char *signature)
@@ -484,17 +508,18 @@ static void compare_golden(const char *path, const uint8_t *table)
 
 START_TEST(test_golden)
 {
+	struct acpi_config c;
 	const char *mode = getenv("HAKO_GOLDEN");
 	char path[256];
 
-	build(boards[_i].config);
+	describe_board(_i, &c);
+	build(&c);
 	for (size_t i = 0; i < ARRAY_SIZE(signatures); i++) {
 		const uint8_t *t = by_signature(signatures[i]);
 
 		if (!t)
 			continue;
-		snprintf(path, sizeof(path), GOLDEN_DIR "/%s/%s.aml", boards[_i].name,
-			 signatures[i]);
+		snprintf(path, sizeof(path), GOLDEN_DIR "/%s/%s.aml", boards[_i], signatures[i]);
 		if (mode && !strcmp(mode, "write"))
 			write_file(path, t, get_le32(t + 4));
 		else
@@ -513,13 +538,15 @@ START_TEST(test_iasl)
 	static const char script[] =
 		"cd \"$1\" && iasl -d $2.aml >log 2>&1 && iasl -oa -p again $2.dsl >log 2>&1 && "
 		"grep -q '0 Errors, 0 Warnings, 0 Remarks' log && cmp -i 36 $2.aml again.aml";
+	struct acpi_config c;
 	char dir[] = "/tmp/hako-test-acpi-XXXXXX", path[300], command[1024];
 
 	if (system("command -v iasl >/dev/null") != 0) {
 		fprintf(stderr, "test_iasl: skipped: iasl (acpica-tools) is not installed\n");
 		return;
 	}
-	build(boards[_i].config);
+	describe_board(_i, &c);
+	build(&c);
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	for (size_t i = 0; i < ARRAY_SIZE(signatures); i++) {
 		const uint8_t *t = by_signature(signatures[i]);
@@ -535,8 +562,7 @@ START_TEST(test_iasl)
 			snprintf(command, sizeof(command), "cat %s/log >&2", dir);
 			ck_assert_int_ge(system(command), 0);
 		}
-		ck_assert_msg(ret == 0, "iasl complains about %s of %s", signatures[i],
-			      boards[_i].name);
+		ck_assert_msg(ret == 0, "iasl complains about %s of %s", signatures[i], boards[_i]);
 	}
 	snprintf(command, sizeof(command), "rm -r %s", dir);
 	ck_assert_int_eq(system(command), 0);
