@@ -285,6 +285,17 @@ static bool loop_idle(const struct loop *loop)
 	       !__atomic_load_n(&loop->posted, __ATOMIC_ACQUIRE);
 }
 
+/*
+ * Before the I/O of this turn, which may take its time even to start. By write(2): a write request in the ring costs more than
+ * the system call that it saves.
+ */
+static void write_signals(struct loop *loop)
+{
+	for (unsigned int i = 0; i < loop->nsignals; i++)
+		loop_signal_now(loop->signals[i]);
+	loop->nsignals = 0;
+}
+
 static void turn(struct loop *loop)
 {
 	loop->ops->dispatch(loop);
@@ -292,6 +303,7 @@ static void turn(struct loop *loop)
 	if (loop->timers)
 		loop_timers_run(loop, clock_now());
 	run_defers(loop);
+	write_signals(loop);
 	loop->ops->wait(loop, loop_sleep_time(loop));
 	__atomic_store_n(&loop->sleeping, false, __ATOMIC_RELAXED);
 	finish_calls(loop);

@@ -131,10 +131,7 @@ void loop_io_submit(struct loop *loop, struct loop_io *io);
 int loop_file_register(struct loop *loop, int fd);
 void loop_file_unregister(struct loop *loop, int index);
 
-/**
- * Write 1 to the eventfd @fd (an irqfd) at the end of this turn, together with the turn's submissions where that saves a
- * system call.
- */
+/** Write 1 to the eventfd @fd (an irqfd) at the end of this turn, once however often it was asked for. */
 void loop_signal(struct loop *loop, int fd);
 
 /** Call @fn once when this turn's callbacks are done, before the loop sleeps (to batch notifications). */

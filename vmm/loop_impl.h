@@ -39,7 +39,7 @@ struct loop_ops {
 	/* First and last thing in the loop's thread. */
 	int (*init)(struct loop *loop, struct hako_error *err);
 	void (*free)(struct loop *loop);
-	/* Hand over signals, changed watches and I/O; then sleep until an event or for @timeout ns. */
+	/* Hand over changed watches and I/O; then sleep until an event or for @timeout ns. */
 	void (*wait)(struct loop *loop, uint64_t timeout);
 	/* Call back for what the kernel reported. */
 	void (*dispatch)(struct loop *loop);

@@ -290,8 +290,6 @@ static void threads_wait(struct loop *loop, uint64_t timeout)
 {
 	struct threads_engine *t = loop->engine;
 
-	while (loop->nsignals)
-		loop_signal_now(loop->signals[--loop->nsignals]);
 	pool_submit(t, loop);
 	t->nevents = epoll_sleep(t, t->nalways ? 0 : timeout);
 }

@@ -28,8 +28,6 @@ struct uring {
 	bool files;
 };
 
-static const uint64_t signal_one = 1;
-
 /* --- set-up ------------------------------------------------------------------------------------ */
 
 static int uring_setup(struct io_uring *ring)
@@ -142,21 +140,6 @@ static struct io_uring_sqe *uring_sqe(struct uring *u)
 }
 
 /* The flush functions: 0, or -EAGAIN if there is no room. */
-static int flush_signals(struct loop *loop, struct uring *u)
-{
-	while (loop->nsignals) {
-		struct io_uring_sqe *sqe = uring_sqe(u);
-
-		if (!sqe)
-			return -EAGAIN;
-		io_uring_prep_write(sqe, loop->signals[--loop->nsignals], &signal_one,
-				    sizeof(signal_one), 0);
-		sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-		sqe->user_data = TAG_NONE;
-	}
-	return 0;
-}
-
 static int flush_slot(struct uring *u, struct loop_slot *slot)
 {
 	uint32_t events = slot->watch && !slot->failed ? slot->watch->events : 0;
@@ -250,8 +233,7 @@ static void uring_wait(struct loop *loop, uint64_t timeout)
 {
 	struct uring *u = loop->engine;
 
-	/* Signals first: what they announce is done, while I/O may take its time even to start. */
-	if (flush_signals(loop, u) < 0 || flush_slots(u) < 0 || flush_io(loop, u) < 0)
+	if (flush_slots(u) < 0 || flush_io(loop, u) < 0)
 		timeout = 0;
 	/* Errors: EINTR, ETIME; EBUSY and EAGAIN, if the kernel is short of memory. What is left goes with the next turn. */
 	uring_enter(u, timeout);
