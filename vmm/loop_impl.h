@@ -28,6 +28,7 @@ struct loop_slot {
 	bool cancelling; /* and has been told to give it back */
 	bool busy;	 /* its callback runs */
 	bool failed;	 /* the kernel refuses this descriptor */
+	uint16_t vain;	 /* polls in turn that ended without an event */
 	bool own_fd;	 /* fd is a duplicate */
 	bool always;	 /* cannot be polled, hence is always ready */
 };

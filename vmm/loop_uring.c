@@ -19,6 +19,12 @@
  */
 #define URING_IO_BATCH	 16
 
+/*
+ * A wake-up without an event, such as a change of a terminal's modes, ends a poll with EINVAL on some kernels (seen with 6.18): it
+ * is armed again, but not for ever.
+ */
+#define POLL_VAIN_MAX 1000
+
 /* What a completion belongs to: the low bits of user_data. */
 #define TAG_MASK 3ull
 #define TAG_IO	 0ull
@@ -261,7 +267,11 @@ static void slot_complete(struct uring *u, struct loop_slot *slot, int res, uint
 			loop_slot_free(slot);
 		return;
 	}
-	if (res < 0 && res != -ECANCELED) {
+	if (res > 0) {
+		slot->vain = 0;
+	} else if (res == -EINVAL && slot->vain < POLL_VAIN_MAX) {
+		slot->vain++;
+	} else if (res < 0 && res != -ECANCELED) {
 		slot->failed = true;
 		res = res == -EBADF ? POLLNVAL : POLLERR;
 	}

@@ -433,6 +433,33 @@ START_TEST(stdio_escape)
 }
 END_TEST
 
+/* The program sets the terminal's modes when the backend waits for keys already: a wake-up for nothing. */
+START_TEST(stdio_terminal_modes)
+{
+	int slave, master = open_terminal(&slave);
+	struct termios raw, cooked;
+
+	tcgetattr(slave, &raw);
+	cooked = raw;
+	cooked.c_lflag |= ICANON;
+	tcsetattr(slave, TCSANOW, &cooked);
+	make_stdio(slave, slave, "id=c");
+	take_chardev("c", 100);
+	for (int i = 0; i < 5; i++) {
+		tcsetattr(slave, TCSANOW, &raw);
+		usleep(20000);
+		tcsetattr(slave, TCSANOW, &cooked);
+		usleep(20000);
+	}
+	tcsetattr(slave, TCSANOW, &raw);
+	usleep(20000);
+	put(master, "keys");
+	expect_got("keys");
+	restore_stdio();
+	close(master);
+}
+END_TEST
+
 /* The guest hangs and takes no keys: the escape key works all the same. */
 START_TEST(stdio_escape_while_stuck)
 {
@@ -851,6 +878,7 @@ int main(void)
 		stdio_dev_null,
 		stdio_escape,
 		stdio_escape_while_stuck,
+		stdio_terminal_modes,
 		file_truncate_and_append,
 		file_input,
 		file_errors,
