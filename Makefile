@@ -113,13 +113,78 @@ lab: $O/hako
 	@HAKO=$(abspath $O/hako) tests/lab/suite
 demo:
 	@tools/demo
-.PHONY: setup lab demo
+
+# --- checking --------------------------------------------------------------------------------
+check: setup
+	@tests/check
+lint: setup
+	@tools/lint
+bench: setup $O/hako guests
+	@tests/bench/run --build $O
+
+# --- manual pages and installation -----------------------------------------------------------
+MAN1 := $O/man/hako.1
+MAN3 := $O/man/libhako.3
+man: $(MAN1) $(MAN3)
+# The reference of options and classes is printed by the program, out of its own tables.
+$O/man/%.1: docs/%.1.in $O/hako
+	@mkdir -p $(@D)
+	$(call say,MAN,$@)
+	$(Q)$O/hako help man > $@.reference
+	$(Q)sed -e '/@REFERENCE@/{r $@.reference' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< > $@
+$O/man/%.3: docs/%.3.in
+	@mkdir -p $(@D)
+	$(call say,MAN,$@)
+	$(Q)sed -e 's/@VERSION@/$(VERSION)/' $< > $@
+
+$O/hako.pc: tools/hako.pc.in $O/flags
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
+
+BINDIR := $(DESTDIR)$(PREFIX)/bin
+LIBDIR := $(DESTDIR)$(PREFIX)/lib
+MANDIR := $(DESTDIR)$(PREFIX)/share/man
+install: all man
+	$(Q)rm -f $O/hako.pc && $(MAKE) --no-print-directory $O/hako.pc
+	install -d $(BINDIR) $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(MANDIR)/man1 $(MANDIR)/man3
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 $O/hako $(BINDIR)/hako
+	install -m 644 $O/libhako.a $(LIBDIR)/libhako.a
+	install -m 755 $O/libhako.so $(LIBDIR)/libhako.so.$(VERSION)
+	ln -sf libhako.so.$(VERSION) $(LIBDIR)/libhako.so.$(SOVERSION)
+	ln -sf libhako.so.$(SOVERSION) $(LIBDIR)/libhako.so
+	install -m 644 vmm/hako.h $(DESTDIR)$(PREFIX)/include/hako.h
+	install -m 644 $O/hako.pc $(LIBDIR)/pkgconfig/hako.pc
+	install -m 644 $(MAN1) $(MANDIR)/man1/hako.1
+	install -m 644 $(MAN3) $(MANDIR)/man3/libhako.3
+	$O/hako completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hako
 
 clean:
 	rm -rf $O
 
+help:
+	@echo 'make                build $O/hako, $O/libhako.a, $O/libhako.so'
+	@echo 'make demo           boot a stock Debian kernel, with a disk and a network'
+	@echo 'make check          all tests: unit (with sanitizers), bare-metal guests, stock guests'
+	@echo 'make lint           format, static analysis, warnings of gcc and clang'
+	@echo 'make bench          speed and size, beside QEMU'
+	@echo 'make install        to PREFIX (now $(PREFIX)), below DESTDIR if that is set'
+	@echo 'make setup          install what all this needs, through apt'
+	@echo 'make unit           build the unit tests in $O/unit'
+	@echo 'make guests         build the bare-metal guests in $O/guest'
+	@echo 'make lab            the stock guests alone'
+	@echo 'make man            the manual pages in $O/man'
+	@echo 'make clean          remove $O'
+	@echo
+	@echo 'O=DIR               build there instead of in build'
+	@echo 'SAN=1               with the address and undefined-behaviour sanitizers'
+	@echo 'DEBUG=1             without optimisation'
+	@echo 'WITHOUT="NAME..."   leave out: $(OPTIONAL)'
+	@echo 'CC=clang            another compiler'
+	@echo 'WERROR=-Werror      warnings are errors'
+	@echo 'V=1                 show the commands'
+
 FORCE:
-.PHONY: all unit clean FORCE
+.PHONY: all unit setup lab demo check lint bench man install clean help FORCE
 .SECONDARY:
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d)

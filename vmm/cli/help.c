@@ -123,6 +123,62 @@ static int help_all(void)
 	return 0;
 }
 
+/* For the manual page: roff text has to be kept from starting with a control character, and its backslashes and dashes escaped. */
+static void man_text(const char *text)
+{
+	for (; *text; text++) {
+		if (*text == '\\')
+			fputs("\\e", stdout);
+		else if (*text == '-')
+			fputs("\\-", stdout);
+		else
+			putchar(*text);
+	}
+}
+
+static void man_options(const struct option *table, const char *dashes)
+{
+	for (; table && table->name; table++) {
+		char type[48];
+
+		print_type(table, type, sizeof(type));
+		printf(".TP\n.BI \"");
+		man_text(dashes);
+		man_text(table->name);
+		printf("%s\" \"", *dashes ? " " : "=");
+		man_text(type);
+		printf("\"\n");
+		man_text(table->help);
+		if (table->required)
+			printf(" (required)");
+		else if (table->def && strcmp(table->def, "off"))
+			printf(" (default %s)", table->def);
+		printf(".\n");
+	}
+}
+
+static int help_man(void)
+{
+	printf(".SH OPTIONS OF HAKO RUN\n");
+	man_options(vm_config_options, "--");
+	man_options(cli_run_options, "--");
+	for (int kind = 0; kind < CLASS_KINDS; kind++) {
+		printf(".SH CLASSES: %s\n%s.\n", kinds[kind].name, kinds[kind].title);
+		class_for_each(pos) {
+			const struct class *c = *pos;
+
+			if (c->kind != kind || c->internal)
+				continue;
+			printf(".SS %s\n", c->name);
+			man_text(c->help);
+			printf(".\n");
+			man_options(c->bus_options, "");
+			man_options(c->options, "");
+		}
+	}
+	return 0;
+}
+
 int cli_help(int argc, char **argv)
 {
 	const char *topic = argc > 1 ? argv[1] : NULL;
@@ -131,6 +187,8 @@ int cli_help(int argc, char **argv)
 		return help_all();
 	if (!strcmp(topic, "run"))
 		return help_run();
+	if (!strcmp(topic, "man"))
+		return help_man();
 	for (int i = 0; i < CLASS_KINDS; i++)
 		if (!strcmp(topic, kinds[i].name))
 			return argc > 2 ? help_class(i, argv[2]) : help_kind(i);
