@@ -54,7 +54,7 @@ static int save_field(struct state_buf *buf, const struct state_field *f, void *
 		return put(buf, field, f->size * f->count);
 	case STATE_PTR:
 		memcpy(&count, (uint8_t *)obj + f->count, 4);
-		memcpy(&field, field, sizeof(field));
+		field = *(uint8_t **)field;
 		r = put(buf, &count, 4);
 		break;
 	case STATE_STRUCT:
@@ -150,7 +150,7 @@ static int load_field(struct state_buf *buf, const struct state_field *f, void *
 		if (have != count)
 			return error_set(err, -EBADMSG, "%s: %u elements, this one has %u", f->name,
 					 count, have);
-		memcpy(&field, field, sizeof(field));
+		field = *(uint8_t **)field;
 		break;
 	case STATE_STRUCT:
 		break;
