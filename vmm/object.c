@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "object.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "vm.h"
@@ -22,22 +23,47 @@ const struct class *class_find(enum class_kind kind, const char *name)
 	return NULL;
 }
 
-int class_get(enum class_kind kind, const char *name, const struct class **cls,
-	      struct hako_error *err)
+/*
+ * The class name that was meant by @name: names, aliases, and what stands before "-pci" or "-device", which the board completes.
+ * NULL if there is none near.
+ */
+static const char *nearest_class(enum class_kind kind, const char *name, char buf[64])
 {
 	const char *names[256];
 	const char *nearest;
 	size_t n = 0;
 
-	*cls = class_find(kind, name);
-	if (*cls && !(*cls)->internal)
-		return 0;
 	class_for_each(pos) {
-		if ((*pos)->kind == kind && !(*pos)->internal && n < ARRAY_SIZE(names) - 1)
-			names[n++] = (*pos)->name;
+		if ((*pos)->kind != kind || (*pos)->internal || n + 2 >= ARRAY_SIZE(names))
+			continue;
+		names[n++] = (*pos)->name;
+		if ((*pos)->alias)
+			names[n++] = (*pos)->alias;
 	}
 	names[n] = NULL;
 	nearest = str_nearest(name, names);
+	if (nearest || strlen(name) > 48)
+		return nearest;
+	snprintf(buf, 64, "%s-pci", name);
+	nearest = str_nearest(buf, names);
+	if (!nearest)
+		return NULL;
+	snprintf(buf, 64, "%s", nearest);
+	if (strlen(buf) > 4 && !strcmp(buf + strlen(buf) - 4, "-pci"))
+		buf[strlen(buf) - 4] = 0;
+	return buf;
+}
+
+int class_get(enum class_kind kind, const char *name, const struct class **cls,
+	      struct hako_error *err)
+{
+	const char *nearest;
+	char buf[64];
+
+	*cls = class_find(kind, name);
+	if (*cls && !(*cls)->internal)
+		return 0;
+	nearest = nearest_class(kind, name, buf);
 	if (nearest)
 		return error_set(err, -ENODEV, "%s: no such %s (did you mean %s?)", name,
 				 kind_names[kind], nearest);

@@ -22,10 +22,16 @@ static int vm_ioctl(struct vm *vm, unsigned long request, void *arg, const char 
 	return ioctl(vm->fd, request, arg) < 0 ? error_errno(err, -errno, "KVM: %s", what) : 0;
 }
 
-int board_create(struct object *obj, struct hako_error *err)
+void board_destroy(struct object *obj)
 {
 	struct board *b = container_of(obj, struct board, machine.obj);
-	const struct vm_config *c = obj->vm->config;
+
+	boot_close(b->boot);
+}
+
+static int open_kernel(struct vm *vm, struct hako_error *err)
+{
+	const struct vm_config *c = vm->config;
 	struct boot_config boot = {
 		.kernel = c->kernel,
 		.initrd = c->initrd,
@@ -33,14 +39,7 @@ int board_create(struct object *obj, struct hako_error *err)
 		.decompress = c->decompress,
 	};
 
-	return boot_open(&boot, &b->boot, err);
-}
-
-void board_destroy(struct object *obj)
-{
-	struct board *b = container_of(obj, struct board, machine.obj);
-
-	boot_close(b->boot);
+	return boot_open(&boot, &board_of(vm)->boot, err);
 }
 
 /* --- interrupt controllers ------------------------------------------------------------------- */
@@ -120,7 +119,9 @@ int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit, str
 		return error_set(err, -ERANGE,
 				 "--memory %s: more than this CPU can address (%llu GiB)",
 				 vm->config->memory, (unsigned long long)(b->address_limit / GiB));
-	r = make_irqchip(vm, b->has_pit, err);
+	r = open_kernel(vm, err);
+	if (!r)
+		r = make_irqchip(vm, b->has_pit, err);
 	if (!r)
 		r = save_irqchip(vm, err);
 	if (r)

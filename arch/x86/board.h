@@ -30,7 +30,7 @@ static inline struct board *board_of(struct vm *vm)
 	return container_of(vm->machine, struct board, machine);
 }
 
-/** RAM up to @low_max below the hole and the rest from 4 GiB on; in-kernel PICs, IOAPIC, local APICs, and a PIT if asked for. */
+/** Open the kernel; RAM up to @low_max below the hole and the rest from 4 GiB on; in-kernel PICs, IOAPIC, local APICs, and a PIT if asked for. */
 int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit,
 	       struct hako_error *err);
 /** Make the board's own devices, each given as "CLASS,option=…" (NULL-terminated), in order. */
@@ -47,8 +47,7 @@ int board_boot(struct vm *vm, const struct e820 *map, uint64_t rsdp, bool fresh,
 int board_e820(struct vm *vm, struct e820 *map, struct hako_error *err);
 /** Interrupt controllers back to power-on: struct machine_ops's reset. */
 int board_reset(struct vm *vm, struct hako_error *err);
-/** class.create and .destroy of boards: open the kernel. */
-int board_create(struct object *obj, struct hako_error *err);
+/** class.destroy of boards. */
 void board_destroy(struct object *obj);
 
 /*

@@ -112,7 +112,6 @@ static const struct class micro_class = {
 	.kind = CLASS_MACHINE,
 	.size = sizeof(struct board_micro),
 	.ops = &micro_ops,
-	.create = board_create,
 	.destroy = board_destroy,
 };
 HAKO_CLASS(micro_class);

@@ -148,7 +148,6 @@ static const struct class q35_class = {
 	.kind = CLASS_MACHINE,
 	.size = sizeof(struct board),
 	.ops = &q35_ops,
-	.create = board_create,
 	.destroy = q35_destroy,
 };
 HAKO_CLASS(q35_class);

@@ -159,6 +159,7 @@ int boot_open(const struct boot_config *config, struct boot_source **src, struct
 	s->kernel.img.fd = s->initrd.fd = -1;
 	ret = source_open(s, config, err);
 	if (ret) {
+		error_prefix(err, s->initrd_path ? "--initrd" : "--kernel");
 		boot_close(s);
 		return ret;
 	}
@@ -353,12 +354,16 @@ static int install(struct boot_install *in, struct boot_kernel *k, const struct 
 {
 	int ret = write_cmdline(in, k, err);
 
-	if (!ret)
-		ret = kernel_load(in, k, err);
-	if (!ret && initrd->fd >= 0)
+	if (ret)
+		return error_prefix(err, "--append"), ret;
+	ret = kernel_load(in, k, err);
+	if (ret)
+		return error_prefix(err, "--kernel"), ret;
+	if (initrd->fd >= 0)
 		ret = initrd_load(in, initrd, initrd_max(k), err);
-	if (!ret)
-		ret = kernel_info(in, k, err);
+	if (ret)
+		return error_prefix(err, "--initrd"), ret;
+	ret = kernel_info(in, k, err);
 	if (!ret)
 		ret = write_reset_vector(in, err);
 	return ret ? ret : write_tables(in, err);
