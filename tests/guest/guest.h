@@ -128,13 +128,17 @@ int strcmp(const char *a, const char *b);
 int strncmp(const char *a, const char *b, size_t n);
 u32 rnd(void);
 void rnd_seed(u64 seed);
-/* Zeroed memory, never given back; align is a power of 2. */
+/* Zeroed memory; align is a power of 2. */
 void *alloc(size_t size, size_t align);
+/* All that was allocated since the mark is free again: only when no device knows of it any more. */
+u64 alloc_mark(void);
+void alloc_release(u64 mark);
 /* Up to where RAM below 4 GiB reaches, as the boot loader said. */
 extern u64 ram_end;
 
 /* %d %u %x %s %c %p, with l or ll, a width and a leading 0. */
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void format(char *buf, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void flush(void);
 void vprint(const char *fmt, va_list ap);
 

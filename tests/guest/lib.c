@@ -71,12 +71,23 @@ extern char _end[];
 u64 ram_end = 16 << 20;
 static u64 heap;
 
+u64 alloc_mark(void)
+{
+	if (!heap)
+		heap = (u64)_end;
+	return heap;
+}
+
+void alloc_release(u64 mark)
+{
+	heap = mark;
+}
+
 void *alloc(size_t size, size_t align)
 {
 	u64 p;
 
-	if (!heap)
-		heap = (u64)_end;
+	alloc_mark();
 	p = (heap + align - 1) & ~(u64)(align - 1);
 	if (size > ram_end || p > ram_end - size) {
 		print("out of memory: %lu bytes\n", size);
@@ -123,8 +134,16 @@ void flush(void)
 	line_len = 0;
 }
 
+/* Where format() puts its text; NULL: the line goes out. */
+static char *format_at, *format_end;
+
 static void put(char c)
 {
+	if (format_at) {
+		if (format_at < format_end)
+			*format_at++ = c;
+		return;
+	}
 	line[line_len++] = c;
 	if (c == '\n' || line_len == sizeof(line))
 		flush();
@@ -216,4 +235,17 @@ void print(const char *fmt, ...)
 	va_start(ap, fmt);
 	vprint(fmt, ap);
 	va_end(ap);
+}
+
+void format(char *buf, size_t size, const char *fmt, ...)
+{
+	va_list ap;
+
+	format_at = buf;
+	format_end = buf + size - 1;
+	va_start(ap, fmt);
+	vprint(fmt, ap);
+	va_end(ap);
+	*format_at = 0;
+	format_at = NULL;
 }

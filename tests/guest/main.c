@@ -34,6 +34,7 @@ static const struct {
 	{"smp", test_smp},
 	{"reset", test_reset},
 	{"poweroff", test_poweroff},
+	{"evil-ring", test_evil_ring},
 };
 /* clang-format on */
 

@@ -22,5 +22,6 @@ void test_console(void);
 void test_smp(void);
 void test_reset(void);
 void test_poweroff(void);
+void test_evil_ring(void);
 
 #endif
