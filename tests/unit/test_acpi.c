@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * ACPI tables: structure by the specification's numbers, what iasl (acpica-tools) says of them, and
- * golden copies in tests/unit/golden/BOARD/, which hold what a released board version says. To write
- * these anew: HAKO_GOLDEN=write build/unit/test_acpi
+ * ACPI tables: structure by the specification's numbers, what iasl (acpica-tools) says of them,
+ * and golden copies in tests/unit/golden/BOARD/, which hold what a released board version says.
+ * To write these anew: HAKO_GOLDEN=write build/unit/test_acpi
  */
 #include <check.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #define GOLDEN_DIR "tests/unit/golden"
 
-/* --- two boards, one of each kind -------------------------------------------------------------- */
+/* --- two boards, one of each kind ------------------------------------------------------------- */
 
 static const uint32_t two_cpus[] = {0, 1};
 
@@ -85,7 +85,7 @@ static const struct acpi_config micro = {
 	.com = {true},
 };
 
-/* --- finding tables as a guest does ------------------------------------------------------------ */
+/* --- finding tables as a guest does ----------------------------------------------------------- */
 
 #define GPA 0xe0040ull
 
@@ -410,7 +410,10 @@ START_TEST(test_incomplete)
 }
 END_TEST
 
-/* In guest RAM: found by a scan below 1 MiB; with very many CPUs the tables are elsewhere, and reserved. */
+/*
+ * In guest RAM: found by a scan below 1 MiB; with very many CPUs the tables are elsewhere, and
+ * reserved.
+ */
 START_TEST(test_install)
 {
 	static uint32_t ids[20000];
@@ -450,7 +453,10 @@ END_TEST
 
 /* --- golden copies and iasl ------------------------------------------------------------------- */
 
-/* The boards as they are: two vCPUs, COM1, a few devices, 2 GiB below the hole and 2 GiB above it. */
+/*
+ * The boards as they are: two vCPUs, COM1, a few devices, 2 GiB below the hole and 2 GiB above
+ * it.
+ */
 static void describe_board(int n, struct acpi_config *c)
 {
 	static struct acpi_mmio mmio[3];
@@ -530,8 +536,8 @@ START_TEST(test_golden)
 END_TEST
 
 /*
- * Disassemble each table and compile it again: no error, warning or remark, and the same bytes behind
- * the header, into which iasl writes its own name.
+ * Disassemble each table and compile it again: no error, warning or remark, and the same bytes
+ * behind the header, into which iasl writes its own name.
  */
 START_TEST(test_iasl)
 {
