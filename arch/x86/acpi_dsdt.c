@@ -11,8 +11,10 @@
 #define PCI_SLOTS 32
 #define PCI_PINS  4
 
-/* Of _OSC's control field (PCI Firmware Specification 3.2, 4.5.1) the guest may have: native hotplug, PME,
- * AER, the capability structure. */
+/*
+ * Of _OSC's control field (PCI Firmware Specification 3.2, 4.5.1) the guest may have: native hotplug,
+ * PME, AER, the capability structure.
+ */
 #define OSC_GRANTED 0x1d
 #define OSC_UUID    "33db4d5b-1ff7-401c-9657-7441c03dd766"
 

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Direct boot: load a kernel, initrd and command line into guest RAM and say in which state the first vCPU starts. Knows of the VM only
- * its memory, so that it can be tested without KVM.
+ * Direct boot: load a kernel, initrd and command line into guest RAM and say in which state the
+ * first vCPU starts. Knows of the VM only its memory, so that it can be tested without KVM.
  */
 #ifndef ARCH_X86_BOOT_H
 #define ARCH_X86_BOOT_H
 
 #include "vmm/memory.h"
 
-/* What boot_open() and boot_install() fill of the memory below 1 MiB and where boards put their tables. */
+/*
+ * What boot_open() and boot_install() fill of the memory below 1 MiB and where boards put their
+ * tables.
+ */
 #define BOOT_GDT_GPA 0x500ull
 #define BOOT_INFO_GPA \
 	0x6000ull /* PVH hvm_start_info and its tables, Multiboot information: one page */
@@ -44,14 +47,23 @@ struct e820 {
 	unsigned int n;
 };
 
-/** Add a range; ranges may be given in any order and are kept sorted; a reserved one cuts a hole into RAM. -ENOSPC, -EINVAL. */
+/**
+ * Add a range; ranges may be given in any order and are kept sorted; a reserved one cuts a hole into
+ * RAM. -ENOSPC; -EINVAL if it is empty, wraps around or overlaps one reserved for something else.
+ */
 int e820_add(struct e820 *map, uint64_t addr, uint64_t size, uint32_t type);
 
-/* How the boot processor starts. */
+/*
+ * How the boot processor starts. In the first two modes its GDT is at BOOT_GDT_GPA: CS is 0x10 (a 64-bit
+ * or a flat 32-bit code segment), DS, ES, FS, GS and SS are 0x18, TR is 0x20; there is no IDT.
+ */
 enum boot_mode {
-	BOOT_MODE_LONG, /* 64-bit, paging by BOOT_PAGE_TABLES, flat segments: Linux's 64-bit protocol */
-	BOOT_MODE_PROTECTED, /* 32-bit flat, no paging: PVH, Multiboot */
-	BOOT_MODE_REAL, /* 16-bit, at cs:ip, for the kernel's own real-mode setup code and firmware */
+	/* 64-bit, paging by BOOT_PAGE_TABLES: Linux's 64-bit protocol */
+	BOOT_MODE_LONG,
+	/* 32-bit flat, no paging: PVH, Multiboot, Linux's 32-bit protocol */
+	BOOT_MODE_PROTECTED,
+	/* 16-bit, at cs:ip: firmware */
+	BOOT_MODE_REAL,
 };
 
 struct boot_entry {
@@ -63,20 +75,21 @@ struct boot_entry {
 struct boot_source; /* opened and checked files */
 
 /**
- * Open the files, tell the kernel's format, check headers. Errors name the file and say what it is if it is no kernel ("is a directory", "is an
- * aarch64 kernel", "is truncated: header says …").
+ * Open the files, tell the kernel's format, check headers. Errors name the file and say what it
+ * is if it is no kernel ("is a directory", "is an aarch64 kernel", "is truncated: header says
+ * …").
  */
 int boot_open(const struct boot_config *config, struct boot_source **src, struct hako_error *err);
 void boot_close(struct boot_source *src);
 
 /**
- * Put all of it into guest RAM; again after each reset. @rsdp: address of the board's ACPI RSDP, 0: none. The files are read anew, so that no
- * second copy of a kernel is kept.
+ * Put all of it into guest RAM; again after each reset. @rsdp: address of the board's ACPI RSDP,
+ * 0: none. The files are read anew, so that no second copy of a kernel is kept.
  */
 int boot_install(struct boot_source *src, struct memory *mem, const struct e820 *map, uint64_t rsdp,
 		 struct boot_entry *entry, struct hako_error *err);
 
-/* --- decompression, arch/x86/unpack.c -------------------------------------------------------------- */
+/* --- decompression, arch/x86/unpack.c --------------------------------------------------------- */
 
 enum unpack_format {
 	UNPACK_NONE,
@@ -90,8 +103,9 @@ enum unpack_format {
 /** By the magic number. */
 enum unpack_format unpack_detect(const void *data, size_t len);
 /**
- * Unpack @in into @out, which has room for @out_len bytes. *@got: bytes written. -EBADMSG if the data is bad or would not fit.
- * -EOPNOTSUPP if hako was built without the library, or it is not installed.
+ * Unpack @in into @out, which has room for @out_len bytes. *@got: bytes written. -EBADMSG if the
+ * data is bad or would not fit. -EOPNOTSUPP if hako was built without the library, or it is not
+ * installed.
  */
 int unpack(enum unpack_format format, const void *in, size_t in_len, void *out, size_t out_len,
 	   size_t *got, struct hako_error *err);

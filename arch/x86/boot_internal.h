@@ -91,7 +91,10 @@ struct boot_install {
 	struct boot_entry *entry;
 };
 
-/** The @len bytes at @gpa if they are RAM, in the memory and in the E820 map, and not below BOOT_KERNEL_MIN. */
+/**
+ * The @len bytes at @gpa if they are RAM, in the memory and in the E820 map, and not below
+ * BOOT_KERNEL_MIN.
+ */
 void *boot_kernel_ptr(const struct boot_install *in, uint64_t gpa, uint64_t len);
 
 /** Tell the format and check the headers; @k->img is set by the caller. */
