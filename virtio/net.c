@@ -11,6 +11,8 @@
 #include "vmm/vm.h"
 
 #define RX_BATCH   256 /* packets in one turn */
+/* Show the driver so many packets at a time, so that it works on them while we go on. */
+#define PUBLISH	   16
 #define SPILL_SIZE (NET_HDR_LEN + NET_FRAME_MAX)
 
 /* --- features ---------------------------------------------------------------------------------- */
@@ -165,6 +167,7 @@ static void net_tx(struct net_pair *p)
 	struct netdev *be = p->net->backend;
 	struct virtqueue *vq = p->tx;
 	struct virtq_chain chain;
+	unsigned int n = 0;
 
 	if (p->tx_blocked || !p->started)
 		return;
@@ -184,6 +187,8 @@ static void net_tx(struct net_pair *p)
 			return;
 		}
 		virtq_push(vq, chain.head, 0);
+		if (!(++n % PUBLISH))
+			virtq_flush(vq);
 	}
 }
 
@@ -416,8 +421,11 @@ static void net_rx(struct net_pair *p)
 		return;
 	for (int i = 0; i < RX_BATCH; i++) {
 		ret = rx_packet(p);
-		if (ret > 0)
+		if (ret > 0) {
+			if (!((i + 1) % PUBLISH))
+				virtq_flush(rx->vq);
 			continue;
+		}
 		/* Without buffers packets stay where they are. */
 		enable = !ret && rx->count && !rx->pending;
 		if (enable != rx->enabled)
