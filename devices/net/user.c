@@ -7,7 +7,6 @@
  * libslirp once at the end of a turn in which something has happened, so that nothing runs while nothing happens.
  */
 #include <arpa/inet.h>
-#include <poll.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -270,16 +269,6 @@ static void user_poll_ready(struct loop_watch *watch, uint32_t revents)
 	struct user_poll *p = watch->opaque;
 	struct user_net *u = p->net;
 
-	/*
-	 * io_uring reports what a socket's waker claims, and TCP's claims urgent data whenever any come. Believed, that
-	 * would cost the guest a byte each time.
-	 */
-	if (revents & POLLPRI) {
-		struct pollfd now = {.fd = watch->fd, .events = POLLPRI};
-
-		if (poll(&now, 1, 0) <= 0 || !(now.revents & POLLPRI))
-			revents &= ~POLLPRI;
-	}
 	/* Events that are not wanted any more stay armed until they come, which most never do. */
 	if (!p->wanted || !(revents & (p->wanted | POLLERR | POLLHUP | POLLNVAL))) {
 		loop_watch_set(watch, p->wanted);
@@ -321,6 +310,10 @@ static struct user_poll *user_poll_new(struct user_net *u, int fd, uint32_t even
 	return p;
 }
 
+/*
+ * SLIRP_POLL_PRI is not passed on: libslirp's sockets have urgent data in line, so nothing is lost without it, while io_uring
+ * reports POLLPRI whenever TCP data come, and libslirp would take a byte of them for urgent.
+ */
 static int user_add_poll(int fd, int events, void *opaque)
 {
 	struct user_net *u = opaque;
@@ -333,8 +326,6 @@ static int user_add_poll(int fd, int events, void *opaque)
 		wanted |= POLLIN;
 	if (events & SLIRP_POLL_OUT)
 		wanted |= POLLOUT;
-	if (events & SLIRP_POLL_PRI)
-		wanted |= POLLPRI;
 	p = (size_t)fd < u->nfds ? u->by_fd[fd] : NULL;
 	if (!p)
 		p = user_poll_new(u, fd, wanted);
@@ -359,8 +350,6 @@ static int user_get_revents(int idx, void *opaque)
 		events |= SLIRP_POLL_IN;
 	if (p->ready & POLLOUT)
 		events |= SLIRP_POLL_OUT;
-	if (p->ready & POLLPRI)
-		events |= SLIRP_POLL_PRI;
 	if (p->ready & (POLLERR | POLLNVAL))
 		events |= SLIRP_POLL_ERR;
 	if (p->ready & POLLHUP)

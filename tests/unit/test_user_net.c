@@ -228,7 +228,8 @@ enum {
 	SYN = 2,
 	RST = 4,
 	PSH = 8,
-	ACK = 16
+	ACK = 16,
+	URG = 32
 };
 
 static void tcp_send(struct tcp *t, uint8_t flags, const void *data, size_t len)
@@ -266,6 +267,7 @@ static size_t tcp_recv(struct tcp *t, uint8_t flags, bool payload, char *data)
 
 		ck_assert_uint_le(get16(ip + 2) + 14u, f->len);
 		ck_assert_uint_eq(fold(sum16(ip, (ip[0] & 15) * 4, 0)), 0);
+		ck_assert(!(tcp[13] & URG)); /* nobody here sends urgent data */
 		if ((tcp[13] & flags) == flags && (len || !payload)) {
 			t->dport = get16(tcp);
 			t->sport = get16(tcp + 2);
