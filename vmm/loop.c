@@ -2,6 +2,7 @@
 /* Event loops: what both engines share. */
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -256,12 +257,96 @@ static void wake_ignore(struct loop_watch *watch, uint32_t revents)
 {
 }
 
+/* --- polling ----------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+#define cpu_relax() __builtin_ia32_pause()
+#else
+#define cpu_relax() __asm__ volatile("" ::: "memory")
+#endif
+
+#define POLL_MIN_NS 4000
+#define POLL_MAX_NS 32000 /* sleeps that are longer make polling not worth its while */
+
+void loop_poller_start(struct loop *loop, struct loop_poller *poller)
+{
+	cpu_set_t cpus;
+
+	/* On a single processor whoever is waited for could not run. */
+	if (list_empty(&loop->pollers))
+		loop->poll_max_ns = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 &&
+						    CPU_COUNT(&cpus) == 1
+					    ? 0
+					    : POLL_MAX_NS;
+	list_add_tail(&poller->link, &loop->pollers);
+}
+
+void loop_poller_stop(struct loop_poller *poller)
+{
+	list_del(&poller->link);
+}
+
+static bool have_messages(const struct loop *loop)
+{
+	return __atomic_load_n(&loop->posted, __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&loop->finished, __ATOMIC_RELAXED);
+}
+
+static bool poll_once(struct loop *loop)
+{
+	struct loop_poller *poller;
+
+	if (loop->io || have_messages(loop) || loop->ops->pending(loop))
+		return true;
+	list_for_each(poller, &loop->pollers, link)
+		if (poller->poll(poller))
+			return true;
+	return false;
+}
+
+/* Before a sleep: is there anything to be done after all? */
+static bool poll_before_sleep(struct loop *loop, uint64_t now)
+{
+	uint64_t end = MIN(now + loop->poll_ns, loop_timers_next(loop));
+	struct loop_poller *poller;
+	bool found = false;
+
+	if (loop->poll_ns) {
+		loop->ops->wait(loop, 0);
+		do {
+			if (poll_once(loop))
+				return true;
+			cpu_relax();
+		} while (clock_now() < end);
+	}
+	list_for_each(poller, &loop->pollers, link)
+		found |= poller->arm(poller);
+	return found;
+}
+
+/* @waited: until there was something to do. */
+static void adapt_polling(struct loop *loop, uint64_t waited)
+{
+	if (waited > loop->poll_max_ns)
+		loop->poll_ns = 0;
+	else if (waited > loop->poll_ns)
+		loop->poll_ns = MIN(MAX(loop->poll_ns * 2, POLL_MIN_NS), loop->poll_max_ns);
+}
+
+/* --- turns ------------------------------------------------------------------------------------- */
+
+/* Must this turn be followed by another at once? */
+static bool is_busy(const struct loop *loop)
+{
+	return loop->defer || loop->called || (loop->stop && !loop->inflight);
+}
+
 /* How long to sleep at the end of this turn, in ns; @sleeping is set if at all. */
 static uint64_t loop_sleep_time(struct loop *loop)
 {
 	uint64_t next = loop_timers_next(loop), now;
 
-	if (loop->defer || loop->called || (loop->stop && !loop->inflight))
+	if (is_busy(loop))
 		return 0;
 	if (next != LOOP_NO_TIMEOUT) {
 		now = clock_now();
@@ -271,8 +356,7 @@ static uint64_t loop_sleep_time(struct loop *loop)
 	}
 	__atomic_store_n(&loop->sleeping, true, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&loop->posted, __ATOMIC_RELAXED) ||
-	    __atomic_load_n(&loop->finished, __ATOMIC_RELAXED)) {
+	if (have_messages(loop)) {
 		__atomic_store_n(&loop->sleeping, false, __ATOMIC_RELAXED);
 		return 0;
 	}
@@ -298,13 +382,23 @@ static void write_signals(struct loop *loop)
 
 static void turn(struct loop *loop)
 {
+	uint64_t idle_since = 0, timeout;
+
 	loop->ops->dispatch(loop);
 	run_messages(loop);
 	if (loop->timers)
 		loop_timers_run(loop, clock_now());
 	run_defers(loop);
 	write_signals(loop);
-	loop->ops->wait(loop, loop_sleep_time(loop));
+	if (!list_empty(&loop->pollers) && !is_busy(loop)) {
+		idle_since = clock_now();
+		if (poll_before_sleep(loop, idle_since))
+			return;
+	}
+	timeout = loop_sleep_time(loop);
+	loop->ops->wait(loop, timeout);
+	if (idle_since && timeout)
+		adapt_polling(loop, clock_now() - idle_since);
 	__atomic_store_n(&loop->sleeping, false, __ATOMIC_RELAXED);
 	finish_calls(loop);
 }
@@ -430,6 +524,7 @@ int loop_new(struct loop **out, const char *name, enum loop_engine engine, struc
 	loop->defer_tail = &loop->defer;
 	loop->io_tail = &loop->io;
 	list_init(&loop->slots);
+	list_init(&loop->pollers);
 	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (loop->wake_fd < 0) {
 		ret = error_errno(err, -errno, "event loop %s: eventfd", name);

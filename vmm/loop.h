@@ -59,7 +59,7 @@ void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg);
 /*
  * Watch a descriptor. @fn gets the poll events that are there. Level-triggered, unless @edge: then a call after each
  * wake-up of the descriptor (several may come as one), and nobody has to read an eventfd to silence it. A call too many
- * is possible. POLLERR and POLLHUP are reported unasked, unless suspended.
+ * is possible, also with an event that is not there (io_uring passes on what the descriptor's waker claims). POLLERR and POLLHUP are reported unasked, unless suspended.
  */
 struct loop_watch {
 	struct loop *loop;
@@ -79,6 +79,25 @@ int loop_watch_start(struct loop *loop, struct loop_watch *watch, struct hako_er
 void loop_watch_set(struct loop_watch *watch, uint32_t events);
 /** Stop; @fn is not called any more and @watch may be freed at once. Stopping a stopped watch (loop NULL) does nothing. */
 void loop_watch_stop(struct loop_watch *watch);
+
+/* --- polling ----------------------------------------------------------------------------------- */
+
+/*
+ * Something in memory that tells of work: a ring that a guest fills. If its last sleeps were short, the loop looks there for some
+ * microseconds before the next, and whoever fills the ring has no need to wake it meanwhile.
+ */
+struct loop_poller {
+	/* Do what work there is. False: there was none. */
+	bool (*poll)(struct loop_poller *poller);
+	/* The loop is about to sleep: ask to be woken from now on, if that has not been done; then as poll. */
+	bool (*arm)(struct loop_poller *poller);
+	/* the loop's */
+	struct list link;
+};
+
+/** poll and arm are set. */
+void loop_poller_start(struct loop *loop, struct loop_poller *poller);
+void loop_poller_stop(struct loop_poller *poller);
 
 /* --- timers ------------------------------------------------------------------------------------ */
 

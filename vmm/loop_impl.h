@@ -42,6 +42,8 @@ struct loop_ops {
 	void (*free)(struct loop *loop);
 	/* Hand over changed watches and I/O; then sleep until an event or for @timeout ns. */
 	void (*wait)(struct loop *loop, uint64_t timeout);
+	/* Is there something to dispatch, or to be had by a wait that does not sleep? No system call. */
+	bool (*pending)(struct loop *loop);
 	/* Call back for what the kernel reported. */
 	void (*dispatch)(struct loop *loop);
 	int (*watch_start)(struct loop *loop, struct loop_slot *slot, struct hako_error *err);
@@ -65,7 +67,9 @@ struct loop {
 	struct loop_call_msg *called;  /* to be told at the end of this turn */
 	int signals[LOOP_MAX_SIGNALS];
 	unsigned int nsignals;
-	struct list slots;
+	struct list slots, pollers;
+	uint64_t poll_ns; /* how long to look before the next sleep; adapts itself */
+	uint64_t poll_max_ns;
 	bool stop;
 	struct loop_watch wake_watch;
 	int wake_fd;

@@ -294,6 +294,13 @@ static void threads_wait(struct loop *loop, uint64_t timeout)
 	t->nevents = epoll_sleep(t, t->nalways ? 0 : timeout);
 }
 
+static bool threads_pending(struct loop *loop)
+{
+	struct threads_engine *t = loop->engine;
+
+	return t->nevents || t->nalways;
+}
+
 static void dispatch_always(struct loop *loop, struct threads_engine *t)
 {
 	struct loop_slot *slot, *tmp;
@@ -383,6 +390,7 @@ const struct loop_ops loop_threads_ops = {
 	.init = threads_init,
 	.free = threads_free,
 	.wait = threads_wait,
+	.pending = threads_pending,
 	.dispatch = threads_dispatch,
 	.watch_start = threads_watch_start,
 	.watch_set = threads_watch_set,

@@ -45,8 +45,9 @@ static int uring_setup(struct io_uring *ring)
 {
 	/* Newest first: 6.1, 5.19, 5.18. */
 	static const unsigned int flags[] = {
-		IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
-		IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN,
+		IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+			IORING_SETUP_TASKRUN_FLAG,
+		IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
 		IORING_SETUP_SUBMIT_ALL,
 	};
 	const unsigned int needed = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP;
@@ -110,6 +111,12 @@ static void uring_free(struct loop *loop)
 
 /* --- entering the kernel ----------------------------------------------------------------------- */
 
+/* Has the kernel something that it shows only to who enters? */
+static bool kernel_waits(const struct uring *u)
+{
+	return READ_ONCE(*u->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
 /*
  * liburing's functions for this may enter more than once, or not fetch completions when there is nothing to wait for; here it is
  * one entry that does both.
@@ -127,6 +134,8 @@ static int uring_enter(struct uring *u, uint64_t timeout)
 		__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
 	}
 	to_submit = sq->sqe_tail - __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+	if (!to_submit && !timeout && !kernel_waits(u))
+		return 0;
 	if (timeout && timeout != LOOP_NO_TIMEOUT) {
 		ts.tv_sec = timeout / NSEC_PER_SEC;
 		ts.tv_nsec = timeout % NSEC_PER_SEC;
@@ -252,6 +261,13 @@ static void uring_wait(struct loop *loop, uint64_t timeout)
 
 /* --- completions ------------------------------------------------------------------------------- */
 
+static bool uring_pending(struct loop *loop)
+{
+	struct uring *u = loop->engine;
+
+	return io_uring_cq_ready(&u->ring) || kernel_waits(u);
+}
+
 static void slot_changed(struct uring *u, struct loop_slot *slot)
 {
 	if (list_empty(&slot->changed))
@@ -365,6 +381,7 @@ const struct loop_ops loop_uring_ops = {
 	.init = uring_init,
 	.free = uring_free,
 	.wait = uring_wait,
+	.pending = uring_pending,
 	.dispatch = uring_dispatch,
 	.watch_start = uring_watch_start,
 	.watch_set = uring_watch_set,
