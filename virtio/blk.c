@@ -463,8 +463,10 @@ static int blk_init(struct virtio_blk *blk, struct hako_error *err)
 	if (ret < 0)
 		return ret;
 	make_config(blk);
-	for (uint32_t i = 0; i < vdev->nqueues; i++)
+	for (uint32_t i = 0; i < vdev->nqueues; i++) {
 		vdev->vq[i].loop = loop;
+		vdev->vq[i].polled = true;
+	}
 	blk->queues = calloc(vdev->nqueues, sizeof(*blk->queues));
 	ret = blk->queues ? virtio_device_attach(vdev, err) : error_errno(err, -ENOMEM, "queues");
 	if (ret < 0) {

@@ -176,7 +176,7 @@ int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov
 		return 0;
 	if (vq->last_avail == vq->avail_shadow) {
 		n = look(vq);
-		if (!n && !vq->kick_disabled)
+		if (!n && !vq->kick_disabled && !vq->polled)
 			n = arm_and_look(vq);
 		if (n <= 0)
 			return n;
@@ -193,6 +193,12 @@ int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov
 	if (unlikely(why)) {
 		virtio_broken(vq->vdev, "queue %u: chain at %u: %s", vq->index, head, why);
 		return -EPROTO;
+	}
+	if (vq->kick_armed) {
+		/* The loop looks for the next ones, and asks for a doorbell before it sleeps (arm_ring()). */
+		vq->kick_armed = false;
+		if (!vq->event_idx)
+			RING_WRITE16(vq->used->flags, VRING_USED_F_NO_NOTIFY);
 	}
 	chain->out_len = w.out_len;
 	chain->in_len = w.in_len;
@@ -350,6 +356,31 @@ static void kicked(struct loop_watch *watch, uint32_t revents)
 	vq->vdev->ops->handle(vq);
 }
 
+static bool poll_ring(struct loop_poller *poller)
+{
+	struct virtqueue *vq = container_of(poller, struct virtqueue, poller);
+
+	if (dead(vq) || look(vq) <= 0)
+		return false;
+	vq->budget = vq->size;
+	vq->vdev->ops->handle(vq);
+	return true;
+}
+
+static bool arm_ring(struct loop_poller *poller)
+{
+	struct virtqueue *vq = container_of(poller, struct virtqueue, poller);
+
+	if (dead(vq) || vq->kick_armed)
+		return false;
+	vq->kick_armed = true;
+	if (arm_and_look(vq) <= 0)
+		return false;
+	vq->budget = vq->size;
+	vq->vdev->ops->handle(vq);
+	return true;
+}
+
 void virtq_init(struct virtqueue *vq, struct virtio_device *vdev, uint16_t index, uint16_t size)
 {
 	*vq = (struct virtqueue){
@@ -360,7 +391,10 @@ void virtq_init(struct virtqueue *vq, struct virtio_device *vdev, uint16_t index
 		.kick_fd = -1,
 		.notify_defer.fn = deferred,
 		.again.fn = again,
+		.poller.poll = poll_ring,
+		.poller.arm = arm_ring,
 	};
+	list_init(&vq->poller.link);
 	virtq_reset(vq);
 }
 
@@ -412,7 +446,11 @@ void virtq_start(struct virtqueue *vq)
 		virtio_broken(vq->vdev, "queue %u: %s", vq->index, err.message);
 		return;
 	}
-	virtq_enable_kick(vq);
+	vq->kick_armed = false;
+	if (vq->polled)
+		loop_poller_start(vq->loop, &vq->poller);
+	else
+		virtq_enable_kick(vq);
 	if (!dead(vq))
 		vq->vdev->ops->handle(vq);
 }
@@ -420,6 +458,7 @@ void virtq_start(struct virtqueue *vq)
 void virtq_drain(struct virtqueue *vq)
 {
 	loop_watch_stop(&vq->kick);
+	loop_poller_stop(&vq->poller);
 	WRITE_ONCE(vq->draining, DRAINING);
 	if (vq->vdev->ops->drain)
 		vq->vdev->ops->drain(vq);

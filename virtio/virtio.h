@@ -42,6 +42,7 @@ struct virtqueue {
 	struct virtio_device *vdev;
 	uint16_t index;
 	struct loop *loop; /* set by the device type at create */
+	bool polled; /* likewise: all buffers are taken at once, so that the loop may look for them before it sleeps */
 
 	/* Set by the driver through the transport, while not enabled. Saved. */
 	uint16_t size, max_size; /* max_size 0: there is no such queue */
@@ -56,6 +57,7 @@ struct virtqueue {
 	bool running;
 	bool event_idx;
 	bool kick_disabled; /* virtq_disable_kick() */
+	bool kick_armed;    /* polled: the driver has been asked for a doorbell */
 	uint8_t draining;   /* enum virtq_drain; atomic */
 	bool signalled_valid;
 	uint16_t signalled_used; /* used_idx as last published */
@@ -68,6 +70,7 @@ struct virtqueue {
 	int kick_fd;   /* eventfd, ioeventfd's end; -1 until the device is started */
 	int notify_fd; /* atomic; irqfd of its vector; -1: the transport's slow way */
 	struct loop_watch kick;
+	struct loop_poller poller;
 	struct loop_defer notify_defer;
 	struct loop_msg again;
 	void *opaque; /* the device type's */
