@@ -180,6 +180,7 @@ bool evil_survived(struct evil *e)
 	u64 mark = alloc_mark();
 	bool ok = evil_witness(e);
 
+	e->gave_up += (virtio_status(&e->dev) & STATUS_NEEDS_RESET) != 0;
 	virtio_reset(&e->dev);
 	ok &= check(works(e->type), "%s: the device does not work again after a reset", e->name);
 	if (e->type != VIRTIO_RNG && e->attacks % 16 == 0) {
@@ -191,4 +192,9 @@ bool evil_survived(struct evil *e)
 	alloc_release(mark);
 	e->attacks++;
 	return ok;
+}
+
+void evil_done(struct evil *e)
+{
+	print("evil: %u attacks, the device asked for a reset after %u\n", e->attacks, e->gave_up);
 }

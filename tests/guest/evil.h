@@ -16,9 +16,9 @@ struct evil {
 	struct vring_desc *desc;
 	struct vring_avail *avail;
 	struct vring_used *used;
-	u8 *data; /* 64 KiB for buffers */
-	u32 attacks;
-	const char *name; /* of the attack under way, for messages */
+	u8 *data;	      /* 64 KiB for buffers */
+	u32 attacks, gave_up; /* how many, and after how many the device asked for a reset */
+	const char *name;     /* of the attack under way, for messages */
 };
 
 #define EVIL_QUEUE_SIZE 64
@@ -38,5 +38,7 @@ void evil_wait(struct evil *e);
 bool evil_survived(struct evil *e);
 /* Witnesses only: while the target is in ruins. */
 bool evil_witness(struct evil *e);
+/* Say how it went. */
+void evil_done(struct evil *e);
 
 #endif

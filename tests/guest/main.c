@@ -35,6 +35,11 @@ static const struct {
 	{"reset", test_reset},
 	{"poweroff", test_poweroff},
 	{"evil-ring", test_evil_ring},
+	{"evil-transport", test_evil_transport},
+	{"evil-fwcfg", test_evil_fwcfg},
+	{"evil-mmio", test_evil_mmio},
+	{"evil-ports", test_evil_ports},
+	{"evil-pci", test_evil_pci},
 };
 /* clang-format on */
 

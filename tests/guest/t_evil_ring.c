@@ -299,5 +299,5 @@ void test_evil_ring(void)
 			}
 		}
 	}
-	print("evil: %u attacks on %u queues\n", e.attacks, e.nqueues);
+	evil_done(&e);
 }

@@ -23,5 +23,10 @@ void test_smp(void);
 void test_reset(void);
 void test_poweroff(void);
 void test_evil_ring(void);
+void test_evil_transport(void);
+void test_evil_fwcfg(void);
+void test_evil_mmio(void);
+void test_evil_ports(void);
+void test_evil_pci(void);
 
 #endif
