@@ -346,9 +346,10 @@ void hako_vm_destroy(struct hako_vm *handle)
 	pthread_mutex_unlock(&vm->lock);
 	if (vm->control)
 		vm_control_stop(vm);
-	vcpus_free(vm);
 	vm_destroy_objects(vm);
 	vm->machine = NULL;
+	vm_free_loops(vm);
+	vcpus_free(vm);
 	vm_free_common(vm);
 	vm_control_free(vm);
 	if (vm->fd >= 0)

@@ -8,6 +8,8 @@
 /* Everything but KVM, the loop and memory; vm is zeroed. After a failure vm_free_common() is called. */
 int vm_init_common(struct vm *vm, struct hako_error *err);
 void vm_free_common(struct vm *vm);
+/** End all loops. The objects that used them are gone; vCPUs are still there, since a loop's last callbacks may kick them. */
+void vm_free_loops(struct vm *vm);
 /** Devices first, then what they used, each kind in reverse order of creation. */
 void vm_destroy_objects(struct vm *vm);
 

@@ -69,7 +69,7 @@ void vm_destroy_objects(struct vm *vm)
 	}
 }
 
-void vm_free_common(struct vm *vm)
+void vm_free_loops(struct vm *vm)
 {
 	while (!list_empty(&vm->iothreads)) {
 		struct vm_iothread *t = list_entry(vm->iothreads.next, struct vm_iothread, link);
@@ -81,6 +81,11 @@ void vm_free_common(struct vm *vm)
 	}
 	if (vm->io_loop)
 		loop_free(vm->io_loop);
+	vm->io_loop = NULL;
+}
+
+void vm_free_common(struct vm *vm)
+{
 	bus_free(&vm->pio);
 	bus_free(&vm->mmio);
 	irq_free(vm);
@@ -114,6 +119,7 @@ int vm_new_plain(struct vm **out, uint64_t ram_size, struct hako_error *err)
 void vm_free_plain(struct vm *vm)
 {
 	vm_destroy_objects(vm);
+	vm_free_loops(vm);
 	vm_free_common(vm);
 	free(vm);
 }
