@@ -16,6 +16,10 @@
 #ifdef WITH_LZ4
 #include <lz4.h>
 #include <lz4frame.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
 #endif
 #ifdef WITH_LZMA
 #include <lzma.h>
@@ -24,6 +28,7 @@
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_FRAME_MAGIC	 0x184d2204u
 #define LZ4_LEGACY_BLOCK (8u << 20) /* unpacked size of every block but the last */
+#define LZ4_THREADS	 4
 #define ZSTD_MAGIC	 0xfd2fb528u
 #define LZMA_MEMORY	 (192u << 20) /* Linux packs with a dictionary of up to 128 MiB */
 
@@ -213,34 +218,120 @@ static const struct dl_symbol lz4_symbols[] = {
 };
 
 /*
- * A magic number, then blocks, each with its packed size in front; the end of the file is the
- * end.
+ * The legacy form: a magic number, then blocks, each with its packed size in front; the end of the
+ * file is the end. All blocks but the last unpack to the same size, hence each can be unpacked on its
+ * own, by as many threads as there are CPUs.
  */
-static int unpack_lz4_legacy(const struct lz4 *lz4, struct job *job, struct hako_error *err)
+struct lz4_blocks {
+	const struct lz4 *lz4;
+	const struct job *job;
+	size_t n, room; /* blocks there are, and may be in the array */
+	struct lz4_block {
+		size_t pos;
+		uint32_t size;
+		int got; /* bytes, or negative */
+	} * block;
+	size_t next; /* atomic: not yet taken by a thread */
+};
+
+static size_t lz4_room(const struct job *job, size_t i)
 {
+	return MIN(job->out_len - i * LZ4_LEGACY_BLOCK, LZ4_LEGACY_BLOCK);
+}
+
+static void *lz4_worker(void *arg)
+{
+	struct lz4_blocks *b = arg;
+	const struct job *job = b->job;
+	size_t i;
+
+	while ((i = __atomic_fetch_add(&b->next, 1, __ATOMIC_RELAXED)) < b->n) {
+		struct lz4_block *block = &b->block[i];
+
+		block->got = b->lz4->LZ4_decompress_safe((const char *)job->in + block->pos,
+							 (char *)job->out + i * LZ4_LEGACY_BLOCK,
+							 block->size, lz4_room(job, i));
+	}
+	return NULL;
+}
+
+/* Find the blocks: count them, and note where they are once b->block is there. */
+static int lz4_scan(struct lz4_blocks *b, struct hako_error *err)
+{
+	const struct job *job = b->job;
 	size_t pos = 4;
-	bool last = false;
 
 	/* What is left of 4 bytes or less is the unpacked size that Linux's build appends. */
-	while (!last && job->in_len - pos > 4) {
-		size_t size = get_le32(job->in + pos), left = job->in_len - pos - 4;
-		size_t room = MIN(job->out_len - job->got, LZ4_LEGACY_BLOCK);
-		int n;
+	for (b->n = 0; job->in_len - pos > 4; b->n++) {
+		uint32_t size = get_le32(job->in + pos);
 
 		pos += 4;
-		if (size == LZ4_LEGACY_MAGIC)
-			continue;
-		if (!size || size > left || size > INT32_MAX)
+		if (!size || size > job->in_len - pos || size > INT32_MAX)
 			return damaged("lz4", err);
-		n = lz4->LZ4_decompress_safe((const char *)job->in + pos,
-					     (char *)job->out + job->got, size, room);
-		if (n < 0)
-			return room < LZ4_LEGACY_BLOCK ? too_long(job, err) : damaged("lz4", err);
-		job->got += n;
+		if (b->n * LZ4_LEGACY_BLOCK >= job->out_len)
+			return too_long(job, err);
+		/* The file may have changed since the blocks were counted. */
+		if (b->block && b->n == b->room)
+			return damaged("lz4", err);
+		if (b->block)
+			b->block[b->n] = (struct lz4_block){.pos = pos, .size = size};
 		pos += size;
-		last = n < LZ4_LEGACY_BLOCK;
 	}
-	return last || job->in_len - pos == 4 || pos == job->in_len ? 0 : damaged("lz4", err);
+	return b->n && (pos == job->in_len || job->in_len - pos == 4) ? 0 : damaged("lz4", err);
+}
+
+static void lz4_run(struct lz4_blocks *b)
+{
+	size_t want = MIN(b->n, LZ4_THREADS) - 1, n = 0;
+	cpu_set_t cpus;
+	pthread_t thread[LZ4_THREADS];
+	sigset_t all, old;
+
+	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
+		want = MIN(want, (size_t)CPU_COUNT(&cpus) - 1);
+	/* Signals are for the threads that the program knows of. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	while (n < want && !pthread_create(&thread[n], NULL, lz4_worker, b))
+		n++;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	lz4_worker(b);
+	while (n)
+		pthread_join(thread[--n], NULL);
+}
+
+static int lz4_result(const struct lz4_blocks *b, struct job *job, struct hako_error *err)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		int got = b->block[i].got;
+
+		if (got < 0 && lz4_room(job, i) < LZ4_LEGACY_BLOCK)
+			return too_long(job, err);
+		if (got < 0 || (i + 1 < b->n && got != LZ4_LEGACY_BLOCK))
+			return damaged("lz4", err);
+		job->got += got;
+	}
+	return 0;
+}
+
+static int unpack_lz4_legacy(const struct lz4 *lz4, struct job *job, struct hako_error *err)
+{
+	struct lz4_blocks b = {.lz4 = lz4, .job = job};
+	int ret = lz4_scan(&b, err);
+
+	if (ret)
+		return ret;
+	b.room = b.n;
+	b.block = calloc(b.room, sizeof(*b.block));
+	if (!b.block)
+		return error_set(err, -ENOMEM, "out of memory");
+	ret = lz4_scan(&b, err);
+	if (!ret) {
+		lz4_run(&b);
+		ret = lz4_result(&b, job, err);
+	}
+	free(b.block);
+	return ret;
 }
 
 static int unpack_lz4_frame(const struct lz4 *lz4, struct job *job, struct hako_error *err)
