@@ -89,10 +89,11 @@ $O/libhako.o: $(LIB_OBJ)
 	$(Q)$(LD) -r -o $@ $^
 $O/libhako.a: $O/libhako.o
 	$(call say,AR,$@)
-	$(Q)rm -f $@ && $(AR) rcs $@ $<
+	$(Q)rm -f $@ $O/public.o && objcopy --localize-hidden $< $O/public.o && $(AR) rcs $@ $O/public.o
 $O/libhako.so: $(LIB_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared -Wl,-soname,libhako.so.$(SOVERSION) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,libhako.so.$(SOVERSION) \
+	  -Wl,-z,start-stop-visibility=hidden $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 $O/hako: $(CLI_OBJ) $O/libhako.o
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(LIBS)

@@ -11,6 +11,7 @@
 #include "cli.h"
 #include "terminal.h"
 #include "vmm/config.h"
+#include "vmm/object.h"
 
 #define T struct cli_run_config
 const struct option cli_run_options[] = {
@@ -138,7 +139,7 @@ static int set_defaults(struct run *run, struct hako_error *err)
 
 	if (!run->have_console)
 		r = set(run, "console", "stdio", err);
-	if (!r && !run->have_net)
+	if (!r && !run->have_net && class_find(CLASS_NETDEV, "user"))
 		r = set(run, "net", "user", err);
 	return r;
 }
