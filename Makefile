@@ -90,10 +90,10 @@ $O/libhako.o: $(LIB_OBJ)
 $O/libhako.a: $O/libhako.o
 	$(call say,AR,$@)
 	$(Q)rm -f $@ $O/public.o && objcopy --localize-hidden $< $O/public.o && $(AR) rcs $@ $O/public.o
-$O/libhako.so: $(LIB_OBJ)
+$O/libhako.so: $(LIB_OBJ) tools/libhako.map
 	$(call say,LD,$@)
 	$(Q)$(CC) -shared -Wl,-soname,libhako.so.$(SOVERSION) \
-	  -Wl,-z,start-stop-visibility=hidden $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	  -Wl,--version-script=tools/libhako.map $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(LIBS)
 $O/hako: $(CLI_OBJ) $O/libhako.o
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
