@@ -205,6 +205,29 @@ START_TEST(test_two_loops)
 }
 END_TEST
 
+/* KVM is told of the doorbells when the driver starts the device, no sooner, and until it is reset. */
+START_TEST(test_doorbells)
+{
+	const uint64_t zero = 0, one = 1;
+
+	if (!vdrv_kvm(&drv))
+		return;
+	ck_assert(vdrv_negotiate(&drv, 0));
+	vdrv_queue(&drv, &q, 0, 8);
+	ck_assert(!vdrv_doorbell(&drv, drv.base + 0x50, 4, &zero));
+	ck_assert_int_eq(echo->vdev.vq[0].kick_fd, -1);
+	vdrv_go(&drv);
+	ck_assert(vdrv_doorbell(&drv, drv.base + 0x50, 4, &zero));
+	ck_assert(!vdrv_doorbell(&drv, drv.base + 0x50, 4, &one)); /* not enabled */
+	virtio_device_pause(drv.obj);
+	virtio_device_resume(drv.obj);
+	ck_assert(vdrv_doorbell(&drv, drv.base + 0x50, 4, &zero));
+	check_works(&q); /* also if it comes as a write */
+	wr(0x070, 0);
+	ck_assert(!vdrv_doorbell(&drv, drv.base + 0x50, 4, &zero));
+}
+END_TEST
+
 START_TEST(test_options)
 {
 	struct hako_error err;
@@ -373,6 +396,7 @@ int main(void)
 	tcase_add_test(tc, test_config);
 	tcase_add_test(tc, test_config_change);
 	tcase_add_test(tc, test_two_loops);
+	tcase_add_test(tc, test_doorbells);
 	tcase_add_test(tc, test_options);
 	tcase_add_loop_test(tc, test_fuzz, 0, 3);
 	tcase_add_test(tc, test_rng);

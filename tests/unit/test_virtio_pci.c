@@ -502,6 +502,32 @@ START_TEST(test_bar_moves)
 }
 END_TEST
 
+/* And so does KVM's knowledge of them. */
+START_TEST(test_doorbells)
+{
+	uint64_t old = notify;
+
+	if (!vdrv_kvm(&drv))
+		return;
+	ck_assert(!vdrv_doorbell(&drv, notify, 0, NULL));
+	ready(0);
+	ck_assert(vdrv_doorbell(&drv, notify, 0, NULL));
+	ck_assert(!vdrv_doorbell(&drv, notify + 4, 0, NULL)); /* not enabled */
+	cfg_set(PCI_COMMAND, cfg(PCI_COMMAND, 2) & ~PCI_COMMAND_MEMORY, 2);
+	ck_assert(!vdrv_doorbell(&drv, notify, 0, NULL));
+	cfg_set(PCI_BASE_ADDRESS_4, 0xd0000000, 4);
+	cfg_set(PCI_BASE_ADDRESS_5, 0, 4);
+	cfg_set(PCI_COMMAND, cfg(PCI_COMMAND, 2) | PCI_COMMAND_MEMORY, 2);
+	find_registers();
+	ck_assert_uint_ne(notify, old);
+	ck_assert(!vdrv_doorbell(&drv, old, 0, NULL));
+	ck_assert(vdrv_doorbell(&drv, notify, 0, NULL));
+	check_works(&q); /* also if it comes as a write */
+	wr(common + 20, 0, 1);
+	ck_assert(!vdrv_doorbell(&drv, notify, 0, NULL));
+}
+END_TEST
+
 /* --- options, life ------------------------------------------------------------------------------- */
 
 START_TEST(test_options)
@@ -691,6 +717,7 @@ int main(void)
 	tcase_add_test(tc, test_vectors_race);
 	tcase_add_test(tc, test_pci_cfg);
 	tcase_add_test(tc, test_bar_moves);
+	tcase_add_test(tc, test_doorbells);
 	tcase_add_test(tc, test_options);
 	tcase_add_test(tc, test_no_msix);
 	tcase_add_test(tc, test_reset);

@@ -1047,14 +1047,17 @@ START_TEST(test_fuzz_rings)
 }
 END_TEST
 
-int main(void)
+static void setup_threads(void)
 {
-	Suite *s = suite_create("virtq");
-	TCase *tc = tcase_create("all");
-	SRunner *sr;
-	int failed;
+	vdrv_engine = LOOP_THREADS;
+	setup();
+}
 
-	tcase_add_checked_fixture(tc, setup, teardown);
+static TCase *make_case(const char *name, void (*fixture)(void))
+{
+	TCase *tc = tcase_create(name);
+
+	tcase_add_checked_fixture(tc, fixture, teardown);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, test_direct);
 	tcase_add_test(tc, test_wrap);
@@ -1081,7 +1084,17 @@ int main(void)
 	tcase_add_test(tc, test_load_hostile);
 	tcase_add_test(tc, test_iov);
 	tcase_add_loop_test(tc, test_fuzz_rings, 0, 4);
-	suite_add_tcase(s, tc);
+	return tc;
+}
+
+int main(void)
+{
+	Suite *s = suite_create("virtq");
+	SRunner *sr;
+	int failed;
+
+	suite_add_tcase(s, make_case("all", setup));
+	suite_add_tcase(s, make_case("without io_uring", setup_threads));
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
