@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A VM's life through hako.h, with a guest of nine instructions on the real KVM. */
+#include <check.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmm/vm.h"
+
+#define COUNTER 0x200000 /* counts up for ever */
+#define BOOTS	0x200004 /* counts starts */
+
+/* An ELF32 file with a PVH note; entered in 32-bit protected mode without paging. */
+static const struct {
+	Elf32_Ehdr e;
+	Elf32_Phdr p[2];
+	struct {
+		uint32_t namesz, descsz, type;
+		char name[4];
+		uint32_t entry;
+	} note;
+	uint8_t code[16];
+} guest = {
+	.e = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT},
+	      .e_type = ET_EXEC,
+	      .e_machine = EM_386,
+	      .e_version = EV_CURRENT,
+	      .e_entry = 0x100000,
+	      .e_phoff = sizeof(Elf32_Ehdr),
+	      .e_ehsize = sizeof(Elf32_Ehdr),
+	      .e_phentsize = sizeof(Elf32_Phdr),
+	      .e_phnum = 2},
+	.p = {{.p_type = PT_LOAD,
+	       .p_offset = 136,
+	       .p_vaddr = 0x100000,
+	       .p_paddr = 0x100000,
+	       .p_filesz = 16,
+	       .p_memsz = 16,
+	       .p_flags = 7,
+	       .p_align = 1},
+	      {.p_type = PT_NOTE, .p_offset = 116, .p_filesz = 20, .p_memsz = 20, .p_align = 4}},
+	.note = {4, 4, 18, "Xen", 0x100000},
+	.code = {0xff, 0x05, 0x04, 0x00, 0x20, 0x00, /* incl BOOTS */
+		 0xff, 0x05, 0x00, 0x00, 0x20, 0x00, /* 1: incl COUNTER */
+		 0xeb, 0xf8},			     /* jmp 1b */
+};
+
+static char kernel[64];
+static struct hako_error err;
+
+static void setup(void)
+{
+	int fd;
+
+	ck_assert_uint_eq(offsetof(__typeof__(guest), note), 116);
+	ck_assert_uint_eq(offsetof(__typeof__(guest), code), 136);
+	snprintf(kernel, sizeof(kernel), "/tmp/hako-test-vm-%d.elf", getpid());
+	fd = open(kernel, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	ck_assert_int_eq(write(fd, &guest, sizeof(guest)), sizeof(guest));
+	close(fd);
+}
+
+static void teardown(void)
+{
+	unlink(kernel);
+}
+
+static struct hako_vm *new_vm(const char *machine, const char *cpus)
+{
+	struct hako_vm *vm;
+
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "machine", machine, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "memory", "16M", &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "cpus", cpus, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "kernel", kernel, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "device", "virtio-rng", &err), 0);
+	ck_assert_msg(!hako_vm_create(vm, &err), "%s", err.message);
+	return vm;
+}
+
+static uint32_t peek(struct hako_vm *vm, uint64_t gpa)
+{
+	return READ_ONCE(*(uint32_t *)memory_ptr(&((struct vm *)vm)->mem, gpa, 4));
+}
+
+/* Up to ten seconds, since other tests may have the CPUs. */
+static void wait_above(struct hako_vm *vm, uint64_t gpa, uint32_t value)
+{
+	for (int i = 0; i < 10000 && peek(vm, gpa) <= value; i++)
+		usleep(1000);
+	ck_assert_uint_gt(peek(vm, gpa), value);
+}
+
+static const char *const machines[] = {"micro", "q35"};
+
+START_TEST(pause_is_exact)
+{
+	struct hako_vm *vm = new_vm(machines[_i], "2");
+
+	ck_assert_uint_eq(peek(vm, COUNTER), 0);
+	for (int i = 0; i < 10; i++) {
+		uint32_t count = peek(vm, COUNTER);
+
+		ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+		wait_above(vm, COUNTER, count);
+		ck_assert_int_eq(hako_vm_pause(vm, &err), 0);
+		count = peek(vm, COUNTER);
+		usleep(5000);
+		ck_assert_uint_eq(peek(vm, COUNTER), count);
+	}
+	ck_assert_uint_eq(peek(vm, BOOTS), 1);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
+START_TEST(reset_starts_anew)
+{
+	struct hako_vm *vm = new_vm(machines[_i], "2");
+
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	for (uint32_t boots = 1; boots <= 5; boots++) {
+		wait_above(vm, BOOTS, boots - 1);
+		ck_assert_uint_eq(peek(vm, BOOTS), boots);
+		ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+	}
+	/* A VM that is paused stays so over a reset. */
+	ck_assert_int_eq(hako_vm_pause(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+	{
+		uint32_t count = peek(vm, COUNTER);
+
+		usleep(5000);
+		ck_assert_uint_eq(peek(vm, COUNTER), count);
+	}
+	hako_vm_destroy(vm);
+}
+END_TEST
+
+START_TEST(no_reboot_ends)
+{
+	struct hako_exit_info info;
+	struct hako_vm *vm;
+
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	hako_vm_set(vm, "kernel", kernel, &err);
+	hako_vm_set(vm, "no-reboot", "on", &err);
+	ck_assert_int_eq(hako_vm_create(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_wait(vm, 10, &info, &err), -ETIMEDOUT);
+	ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_wait(vm, 10000, &info, &err), 0);
+	ck_assert_int_eq(info.reason, HAKO_EXIT_RESET);
+	ck_assert_int_eq(info.status, 0);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
+START_TEST(stop_ends)
+{
+	struct hako_vm *vm = new_vm(machines[_i], "1");
+	struct pollfd p = {.fd = hako_vm_end_fd(vm), .events = POLLIN};
+	struct hako_exit_info info;
+
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_powerdown(vm, &err), 0); /* this guest does not listen */
+	ck_assert_int_eq(poll(&p, 1, 20), 0);
+	ck_assert_int_eq(hako_vm_stop(vm, &err), 0);
+	ck_assert_int_eq(poll(&p, 1, 10000), 1);
+	ck_assert_int_eq(hako_vm_wait(vm, 0, &info, &err), 0);
+	ck_assert_int_eq(info.reason, HAKO_EXIT_STOPPED);
+	ck_assert_int_eq(hako_vm_start(vm, &err), -ESHUTDOWN);
+	ck_assert_int_eq(hako_vm_pause(vm, &err), -ESHUTDOWN);
+	ck_assert_int_eq(hako_vm_reset(vm, &err), -ESHUTDOWN);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
+START_TEST(wrong_order)
+{
+	struct hako_vm *vm;
+
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	ck_assert_int_eq(hako_vm_start(vm, &err), -EINVAL);
+	ck_assert_int_eq(hako_vm_pause(vm, &err), -EINVAL);
+	ck_assert_int_eq(hako_vm_end_fd(vm), -1);
+	ck_assert_int_eq(hako_vm_set(vm, "colour", "red", &err), -EINVAL);
+	ck_assert_int_eq(hako_vm_create(vm, &err), -EINVAL); /* no kernel */
+	ck_assert_int_eq(hako_vm_set(vm, "kernel", kernel, &err), -EBUSY);
+	hako_vm_destroy(vm);
+	hako_vm_destroy(NULL);
+	vm = new_vm("micro", "1");
+	ck_assert_int_eq(hako_vm_set(vm, "name", "x", &err), -EBUSY);
+	ck_assert_int_eq(hako_vm_create(vm, &err), -EBUSY);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
+START_TEST(many_at_once)
+{
+	struct hako_vm *vm[6];
+
+	for (int i = 0; i < 6; i++) {
+		vm[i] = new_vm(machines[i % 2], "1");
+		ck_assert_int_eq(hako_vm_start(vm[i], &err), 0);
+	}
+	for (int i = 0; i < 6; i++)
+		wait_above(vm[i], COUNTER, 0);
+	for (int i = 0; i < 6; i++)
+		hako_vm_destroy(vm[i]);
+}
+END_TEST
+
+static int open_descriptors(void)
+{
+	int n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+START_TEST(nothing_is_left)
+{
+	int before;
+
+	hako_vm_destroy(new_vm(machines[_i], "1")); /* what libraries keep is kept now */
+	before = open_descriptors();
+	for (int i = 0; i < 5; i++) {
+		struct hako_vm *vm = new_vm(machines[_i], "2");
+
+		hako_vm_start(vm, &err);
+		hako_vm_destroy(vm);
+	}
+	ck_assert_int_eq(open_descriptors(), before);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("vm");
+	TCase *tc = tcase_create("life");
+	SRunner *sr;
+	int failed;
+
+	if (access("/dev/kvm", R_OK | W_OK)) {
+		puts("skip unit/vm no access to /dev/kvm\n100%: Checks: 0");
+		return 0;
+	}
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 120);
+	tcase_add_loop_test(tc, pause_is_exact, 0, 2);
+	tcase_add_loop_test(tc, reset_starts_anew, 0, 2);
+	tcase_add_test(tc, no_reboot_ends);
+	tcase_add_loop_test(tc, stop_ends, 0, 2);
+	tcase_add_test(tc, wrong_order);
+	tcase_add_test(tc, many_at_once);
+	tcase_add_loop_test(tc, nothing_is_left, 0, 2);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}
