@@ -95,7 +95,10 @@ HAKO_API int hako_vm_wait(struct hako_vm *vm, int timeout_ms, struct hako_exit_i
 /** A descriptor that polls readable once the VM has ended; the VM's, not to be read or closed. -1 before hako_vm_create(). */
 HAKO_API int hako_vm_end_fd(struct hako_vm *vm);
 
-/** A property of the VM as it runs, for the user: "console" (such as "/dev/pts/3" of --console pty). NULL if it has none. The VM's. */
+/**
+ * A property of the VM as it runs, for the user: "console" (such as "/dev/pts/3" of --console pty); "terminal" ("raw" or
+ * "signals": what a console on standard input wants the terminal to be). NULL if it has none. The VM's.
+ */
 HAKO_API const char *hako_vm_get(struct hako_vm *vm, const char *property);
 
 /** End the VM if it still runs, and free all it has. NULL is allowed. */

@@ -322,13 +322,13 @@ const char *hako_vm_get(struct hako_vm *handle, const char *property)
 	struct vm *vm = to_vm(handle);
 	struct object *obj;
 
-	if (strcmp(property, "console"))
-		return NULL;
 	list_for_each(obj, &vm->objects[CLASS_CHARDEV], link) {
 		const struct chardev *chr = container_of(obj, struct chardev, obj);
 
-		if (chr->path)
+		if (!strcmp(property, "console") && chr->path)
 			return chr->path;
+		if (!strcmp(property, "terminal") && chr->terminal)
+			return chr->terminal == CHARDEV_TERMINAL_RAW ? "raw" : "signals";
 	}
 	return NULL;
 }

@@ -164,6 +164,9 @@ static int text_keys(struct keyvals *kv, const char *text, const char **class,
 		if (!rest || (*rest && *rest != ','))
 			continue;
 		*class = plain[i];
+		/* The last of a kind counts: what the text says comes behind. */
+		if (!strcmp(plain[i], "stdio") && keyvals_add(kv, "signal", "off"))
+			return error_errno(err, -ENOMEM, "chardev");
 		return *rest ? keyvals_parse(kv, rest + 1, NULL, err) : 0;
 	}
 	*class = "null";

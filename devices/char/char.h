@@ -31,10 +31,18 @@ struct chardev_ops {
 	void (*accept_input)(struct chardev *chr);
 };
 
+/* What a backend wants of the process's terminal; the program sees to it (vmm/cli/terminal.h). */
+enum chardev_terminal {
+	CHARDEV_TERMINAL_NONE,
+	CHARDEV_TERMINAL_RAW,	  /* every key is the guest's */
+	CHARDEV_TERMINAL_SIGNALS, /* but those that raise signals, such as Ctrl-c */
+};
+
 /* First member of every backend. */
 struct chardev {
 	struct object obj;
 	const struct chardev_ops *ops;
+	enum chardev_terminal terminal;
 	bool open; /* somebody is at the other end */
 	const char *
 		path; /* where the user finds the other end (a pty's name), or NULL; the backend's */
@@ -62,7 +70,8 @@ void chardev_release(struct chardev *chr);
 
 /**
  * The command line's short form: stdio, pty, null, none, file:PATH, unix:PATH[,server=on,wait=off],
- * tcp:HOST:PORT[,server=on,wait=off], as --console takes. Makes a chardev of id @id; "none" is "null".
+ * tcp:HOST:PORT[,server=on,wait=off], as --console takes. Makes a chardev of id @id; "none" is "null", and stdio has signal=off
+ * unless it says otherwise.
  */
 int chardev_new_from_text(struct vm *vm, const char *id, const char *text, struct hako_error *err);
 

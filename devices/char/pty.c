@@ -15,7 +15,6 @@
 
 struct char_pty {
 	struct chardev chr;
-	char *path; /* of the slave: option "path" as read by the program; not to be set */
 	int master;
 	struct char_fd cf;
 	struct loop_timer timer;
@@ -127,9 +126,8 @@ static int open_pair(struct char_pty *pty, struct hako_error *err)
 	cfmakeraw(&tio);
 	tcsetattr(slave, TCSANOW, &tio);
 	close(slave);
-	free(pty->path);
-	pty->path = strdup(path);
-	if (pty->path)
+	pty->chr.path = strdup(path);
+	if (pty->chr.path)
 		return 0;
 	ret = error_errno(err, -ENOMEM, "%s", path);
 out:
@@ -158,10 +156,6 @@ static int pty_create(struct object *obj, struct hako_error *err)
 	struct char_pty *pty = container_of(obj, struct char_pty, chr.obj);
 	int ret;
 
-	if (pty->path)
-		return error_set(err, -EINVAL,
-				 "path: says where the pseudo-terminal is, "
-				 "and can not be set");
 	ret = open_pair(pty, err);
 	if (ret)
 		return ret;
@@ -182,19 +176,14 @@ static void pty_destroy(struct object *obj)
 	/* A message that was under way when it stopped. */
 	loop_call(pty->cf.loop, stop, pty);
 	close(pty->master);
+	free((char *)pty->chr.path);
 }
-
-static const struct option pty_options[] = {
-	OPT_STRING("path", struct char_pty, path, NULL, "where it is, once it is made: read only"),
-	OPT_END,
-};
 
 static const struct class pty_class = {
 	.name = "pty",
 	.help = "a pseudo-terminal",
 	.kind = CLASS_CHARDEV,
 	.size = sizeof(struct char_pty),
-	.options = pty_options,
 	.ops = &pty_ops,
 	.create = pty_create,
 	.destroy = pty_destroy,

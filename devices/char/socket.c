@@ -437,8 +437,7 @@ static int check_options(const struct char_socket *s, struct hako_error *err)
 	if (s->host && !s->port)
 		return error_set(err, -EINVAL, "port is missing");
 	if (s->reconnect && (s->server || s->fd))
-		return error_set(err, -EINVAL,
-				 "reconnect: there is nothing to connect to with %s",
+		return error_set(err, -EINVAL, "reconnect: there is nothing to connect to with %s",
 				 s->server ? "server=on" : "fd");
 	return 0;
 }

@@ -25,7 +25,7 @@ struct char_stdio {
 
 static const char help[] = "\r\nCtrl-a h       this help\r\n"
 			   "Ctrl-a x       end the virtual machine\r\n"
-			   "Ctrl-a Ctrl-a  send Ctrl-a\r\n";
+			   "Ctrl-a a       send Ctrl-a (so does Ctrl-a twice)\r\n";
 
 static struct char_stdio *to_stdio(struct chardev *chr)
 {
@@ -48,8 +48,8 @@ static size_t filter(struct char_stdio *s, uint8_t *buf, size_t len)
 			continue;
 		}
 		s->escaped = false;
-		if (c == ESCAPE_KEY)
-			buf[n++] = c;
+		if (c == ESCAPE_KEY || c == 'a')
+			buf[n++] = ESCAPE_KEY;
 		else if (c == 'x')
 			vm_request(s->chr.obj.vm, VM_REQUEST_STOP, 0);
 		else if (c == 'h' || c == '?')
@@ -132,8 +132,13 @@ static int stdio_create(struct object *obj, struct hako_error *err)
 	struct char_stdio *s = container_of(obj, struct char_stdio, chr.obj);
 	struct char_fd *cf = &s->cf;
 	struct start st = {s, err, 0};
+	struct object *other;
 
+	list_for_each(other, &obj->vm->objects[CLASS_CHARDEV], link)
+		if (other->class == obj->class)
+			return error_set(err, -EBUSY, "another chardev has standard input already");
 	s->chr.ops = &stdio_ops;
+	s->chr.terminal = s->signal ? CHARDEV_TERMINAL_SIGNALS : CHARDEV_TERMINAL_RAW;
 	char_fd_init(cf, &s->chr, obj->vm->io_loop);
 	s->escape_enabled = s->escape_mode == ONOFFAUTO_AUTO ? isatty(STDIN_FILENO)
 							     : s->escape_mode == ONOFFAUTO_ON;

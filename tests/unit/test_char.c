@@ -423,6 +423,10 @@ START_TEST(stdio_escape)
 	put(master, "\x01zc"); /* what is no command is dropped */
 	WAIT_FOR(got() == 4);
 	ck_assert_uint_eq(client.got[3], 'c');
+	put(master, "\x01"
+		    "a");
+	WAIT_FOR(got() == 5);
+	ck_assert_uint_eq(client.got[4], 1);
 	ck_assert_int_eq(vm->request, 0);
 	put(master, "\x01x");
 	WAIT_FOR(__atomic_load_n(&vm->request, __ATOMIC_SEQ_CST) == VM_REQUEST_STOP);
@@ -551,18 +555,15 @@ END_TEST
 
 /* --- pty --------------------------------------------------------------------------------------- */
 
-static char *pty_path(struct object *obj)
+static const char *pty_path(struct object *obj)
 {
-	for (const struct option *o = obj->class->options; o->name; o++)
-		if (!strcmp(o->name, "path"))
-			return option_get(o, obj);
-	return NULL;
+	return container_of(obj, struct chardev, obj)->path;
 }
 
 START_TEST(pty)
 {
 	struct object *obj = make(CLASS_CHARDEV, "pty", "id=c");
-	char *path = pty_path(obj);
+	const char *path = pty_path(obj);
 	struct termios tio;
 	int fd;
 
@@ -589,7 +590,6 @@ START_TEST(pty)
 	}
 	ck_assert_uint_eq(chr_write("nobody listens", 14), 14);
 	expect_idle();
-	free(path);
 }
 END_TEST
 
@@ -597,7 +597,7 @@ END_TEST
 START_TEST(pty_full)
 {
 	struct object *obj = make(CLASS_CHARDEV, "pty", "id=c");
-	char *path = pty_path(obj);
+	const char *path = pty_path(obj);
 	char buf[4096] = {};
 	int fd = open(path, O_RDWR | O_NOCTTY), i;
 
@@ -610,7 +610,6 @@ START_TEST(pty_full)
 	close(fd);
 	WAIT_FOR(chr_write(buf, sizeof(buf)) == sizeof(buf));
 	expect_idle();
-	free(path);
 }
 END_TEST
 
@@ -853,6 +852,15 @@ START_TEST(short_forms)
 			chardev_new_from_text(vm, "f", "tcp:127.0.0.1:0,server=on,wait=off", &err),
 		0);
 	ck_assert_int_eq(chardev_new_from_text(vm, "a", "null", &err), -EEXIST);
+	/* The short form of stdio is for a console: all keys are the guest's. */
+	ck_assert_int_eq(chardev_new_from_text(vm, "g", "stdio", &err), 0);
+	ck_assert_int_eq(((struct chardev *)object_find(vm, CLASS_CHARDEV, "g"))->terminal,
+			 CHARDEV_TERMINAL_RAW);
+	ck_assert_int_eq(chardev_new_from_text(vm, "h", "stdio", &err), -EBUSY);
+	object_destroy(object_find(vm, CLASS_CHARDEV, "g"));
+	ck_assert_int_eq(chardev_new_from_text(vm, "h", "stdio,signal=on", &err), 0);
+	ck_assert_int_eq(((struct chardev *)object_find(vm, CLASS_CHARDEV, "h"))->terminal,
+			 CHARDEV_TERMINAL_SIGNALS);
 	ck_assert_int_eq(chardev_new_from_text(vm, "x", "serial", &err), -EINVAL);
 	ck_assert_int_eq(chardev_new_from_text(vm, "x", "stdiox", &err), -EINVAL);
 	ck_assert_int_eq(chardev_new_from_text(vm, "x", "tcp:host", &err), -EINVAL);
@@ -860,7 +868,7 @@ START_TEST(short_forms)
 	ck_assert_int_eq(chardev_new_from_text(vm, "x", "pty,foo=1", &err), -EINVAL);
 	list_for_each(obj, &vm->objects[CLASS_CHARDEV], link)
 		n++;
-	ck_assert_int_eq(n, 6);
+	ck_assert_int_eq(n, 7);
 	obj = object_find(vm, CLASS_CHARDEV, "b");
 	ck_assert_str_eq(obj->class->name, "null");
 }

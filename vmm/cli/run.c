@@ -27,7 +27,7 @@ const struct option cli_run_options[] = {
 struct run {
 	struct cli_run_config config;
 	struct hako_vm *vm;
-	bool have_net, have_console, stdio_console;
+	bool have_net, have_console;
 	FILE *log;
 	sigset_t old_mask;
 	int signal_fd;
@@ -70,10 +70,8 @@ static int set(struct run *run, const char *name, const char *value, struct hako
 	}
 	if (!strcmp(name, "net"))
 		run->have_net = true;
-	if (!strcmp(name, "console")) {
+	if (!strcmp(name, "console"))
 		run->have_console = true;
-		run->stdio_console |= !strncmp(value, "stdio", 5);
-	}
 	return hako_vm_set(run->vm, name, value, err);
 }
 
@@ -218,6 +216,7 @@ static void wait_for_end(struct run *run)
 static int run_vm(struct run *run, struct hako_error *err)
 {
 	struct hako_exit_info info;
+	const char *terminal;
 	int r;
 
 	r = open_log(run, err);
@@ -231,8 +230,9 @@ static int run_vm(struct run *run, struct hako_error *err)
 		return r;
 	if (hako_vm_get(run->vm, "console"))
 		fprintf(stderr, "hako: console on %s\n", hako_vm_get(run->vm, "console"));
-	if (run->stdio_console)
-		r = terminal_raw(false, err);
+	terminal = hako_vm_get(run->vm, "terminal");
+	if (terminal)
+		r = terminal_raw(!strcmp(terminal, "signals"), err);
 	if (!r)
 		r = hako_vm_start(run->vm, err);
 	if (!r)
