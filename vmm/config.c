@@ -27,7 +27,9 @@ const struct option vm_config_options[] = {
 		 "FILE[,option=...]: a disk, with options of its node and of virtio-blk"),
 	OPT_LIST("net", T, net,
 		 "user|tap|none[,option=...]: a network card, with options of both sides"),
-	OPT_LIST("console", T, console, "stdio|pty|null|none|file:PATH|unix:PATH: a serial line"),
+	OPT_LIST(
+		"console", T, console,
+		"[virtio:]stdio|pty|null|none|file:PATH|unix:PATH: a serial line, or virtio console"),
 	OPT_LIST("device", T, device, "CLASS[,option=...]: any device, see \"hako help device\""),
 	OPT_LIST("blockdev", T, blockdev,
 		 "CLASS,node-name=ID,...: a disk node for a device's drive=ID"),
@@ -280,6 +282,22 @@ static int new_net(struct vm *vm, const char *text, unsigned int n, struct hako_
 	return r;
 }
 
+/* "virtio:…": the same backends behind a virtio console, the guest's /dev/hvc0 and so on, instead of a serial line. */
+static int new_virtio_console(struct vm *vm, const char *text, const char *id,
+			      struct hako_error *err)
+{
+	char device[64];
+	int r;
+
+	r = chardev_new_from_text(vm, id, text, err);
+	if (!r)
+		r = new_from_text(vm, CLASS_DEVICE, "driver", "virtio-serial,max_ports=1", err);
+	snprintf(device, sizeof(device), "virtconsole,chardev=%s", id);
+	if (!r)
+		r = new_from_text(vm, CLASS_DEVICE, "driver", device, err);
+	return r;
+}
+
 static int new_console(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
 	const struct class *cls = class_find(CLASS_DEVICE, "isa-serial");
@@ -291,6 +309,8 @@ static int new_console(struct vm *vm, const char *text, unsigned int n, struct h
 		return 0;
 	snprintf(id, sizeof(id), "console%u", n);
 	snprintf(index, sizeof(index), "%u", n);
+	if (!strncmp(text, "virtio:", 7))
+		return new_virtio_console(vm, text + 7, id, err);
 	if (!cls)
 		return error_set(err, -EOPNOTSUPP, "hako was built without a serial port");
 	r = chardev_new_from_text(vm, id, text, err);

@@ -64,7 +64,7 @@ static const char script[] =
 	"\t--net)\n"
 	"\t\tmapfile -t COMPREPLY < <(compgen -W \"none $_hako_netdev\" -- \"$cur\") ;;\n"
 	"\t--console)\n"
-	"\t\tmapfile -t COMPREPLY < <(compgen -W 'stdio pty null none file: unix:' -- \"$cur\") ;;\n"
+	"\t\tmapfile -t COMPREPLY < <(compgen -W 'stdio pty null none file: unix: virtio:stdio' -- \"$cur\") ;;\n"
 	"\t*)\n"
 	"\t\tcase $cur in\n"
 	"\t\t-*) mapfile -t COMPREPLY < <(compgen -W \"$_hako_run_options\" -- \"$cur\") ;;\n"
