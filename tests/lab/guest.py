@@ -199,7 +199,7 @@ class Guest:
         text = self.console[-400:].decode(errors='replace').strip()
         return re.sub(r'[\r\n]+', ' | ', f'console: …{text}' + (f' errors: {errors}' if errors else ''))
 
-    def expect(self, pattern, timeout=60):
+    def expect(self, pattern, timeout=120):
         """Wait for a line that matches, after those already seen; the match."""
         deadline = time.monotonic() + timeout
         compiled = re.compile(pattern.encode() + rb'[^\r\n]*[\r\n]')
@@ -212,7 +212,7 @@ class Guest:
                 raise Failure(f'the console ended before "{pattern}"; exit status '
                               f'{self.process.wait()}; {self.tail()}')
 
-    def finish(self, timeout=60):
+    def finish(self, timeout=120):
         """Wait for the end of the VMM: its exit status."""
         deadline = time.monotonic() + timeout
         while self._more(deadline):

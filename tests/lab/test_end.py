@@ -22,10 +22,10 @@ def restarts(board, lab):
     disk = lab.pieces.root(lab.name)
     with lab.start(_spec(lab, board, ['restarts:' + '+'.join(WAYS)], disks=[guest.Disk(disk)])) as g:
         for count, way in enumerate(WAYS, 1):
-            g.expect(f'@@ restarting {way}', 30)
-            g.expect(f'@@ init {count + 1} ', 30)
+            g.expect(f'@@ restarting {way}')
+            g.expect(f'@@ init {count + 1} ')
             lab.ok(way)
-        status = g.finish(30)
+        status = g.finish()
         lab.ok('poweroff', status == 0, f'exit status {status}')
     os.unlink(disk)
 
@@ -33,8 +33,8 @@ def restarts(board, lab):
 def no_reboot(step, says, board, lab):
     """With --no-reboot, a restart is the end."""
     with lab.start(_spec(lab, board, [step], reboot=False)) as g:
-        g.expect(says, 30)
-        status = g.finish(30)
+        g.expect(says)
+        status = g.finish()
         lab.ok('exit', status == 0, f'exit status {status}; {g.tail()}')
         lab.ok('once', g.console.count(b'@@ init') == 1, 'the guest started again')
 
@@ -42,10 +42,10 @@ def no_reboot(step, says, board, lab):
 def button(board, lab):
     """SIGTERM is the power button: the guest gets it and powers off."""
     with lab.start(_spec(lab, board, ['button'])) as g:
-        g.expect('@@ waiting', 30)
+        g.expect('@@ waiting')
         g.press_power()
-        g.expect('@@ button ok', 20)
-        status = g.finish(20)
+        g.expect('@@ button ok')
+        status = g.finish()
         lab.ok('exit', status == 0, f'exit status {status}; {g.tail()}')
 
 
@@ -54,7 +54,7 @@ def second_term(lab):
     if lab.vmm != 'hako':
         raise guest.Skip(f'{lab.vmm} ends at the first')
     with lab.start(_spec(lab, 'q35', ['idle:60'], append='acpi=off')) as g:
-        g.expect('@@ init', 30)
+        g.expect('@@ init')
         g.process.terminate()
         try:
             g.process.wait(2)

@@ -16,8 +16,8 @@ def boots(board, steps, options, lab):
     spec = guest.Spec(p.paths['kernel-cloud'], p.paths['initrd-cloud'], board, steps=steps, disks=disks,
                       **options)
     with lab.start(spec) as g:
-        g.expect('@@ init', 90)
-        status = g.finish(60)
+        g.expect('@@ init')
+        status = g.finish()
         lab.steps(g, [s.split(':')[0] for s in steps])
         lab.ok('poweroff', status == 0, f'exit status {status}; {g.tail()}')
     for d in disks:

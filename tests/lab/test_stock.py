@@ -104,15 +104,15 @@ def everything(kernel, cpus, board, lab):
         make = functools.partial(guest.Spec, p.paths[f'kernel-{kernel}'], p.paths[f'initrd-{kernel}'],
                                  board, cpus, disks=disks, nets=nets, rng=True)
         with lab.start(make(steps=steps)) as g:
-            g.expect('@@ init 1', 60)
+            g.expect('@@ init 1')
             lab.ok('boot')
-            g.expect('@@ serving', 60)
+            g.expect('@@ serving')
             fetch_from(lab, 'fetch-from-guest-user', '127.0.0.1', forward)
             fetch_from(lab, 'fetch-from-guest-tap', peer, 80)
-            g.expect('@@ rebooting', 60)
-            g.expect('@@ init 2', 60)
-            g.expect('@@ poweroff', 60)
-            status = g.finish(20)
+            g.expect('@@ rebooting')
+            g.expect('@@ init 2')
+            g.expect('@@ poweroff')
+            status = g.finish()
             lab.steps(g, ['cpus', 'mount', 'blk', 'discard', 'fio', 'rng', 'net', 'fetch', 'serve', 'reboot'])
             lab.ok('poweroff', status == 0, f'exit status {status}')
             warnings = g.warnings()
@@ -120,7 +120,7 @@ def everything(kernel, cpus, board, lab):
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         lab.ok('fsck', checked.returncode == 0, checked.stdout.replace('\n', ' | '))
         with lab.start(make(steps=['dmesg']), 'qemu') as g:
-            status = g.finish(60)
+            status = g.finish()
             known = g.warnings()
             if status != 0 or b'@@ dmesg ends' not in g.console:
                 raise guest.Failure(f'the same guest under QEMU: status {status}; {g.tail()}')
