@@ -236,6 +236,11 @@ static void enter_kernel(const struct boot_entry *entry, struct kvm_regs *regs,
 static int restore_power_on(struct vcpu *v, const struct kvm_regs *regs,
 			    const struct kvm_sregs *sregs, struct hako_error *err)
 {
+	/*
+	 * After a triple fault AMD's KVM starts from an empty VMCB and forgets the TSC's offset, while its timers
+	 * still reckon with it. Writing 0 makes it find the offset again that all vCPUs share.
+	 */
+	static const struct kvm_msr_entry tsc = {.index = MSR_TSC};
 	struct kvm *kvm = v->vm->kvm;
 	struct cpu_state *s = v->power_on;
 	int r;
@@ -248,7 +253,7 @@ static int restore_power_on(struct vcpu *v, const struct kvm_regs *regs,
 	if (!r)
 		r = vcpu_ioctl(v, KVM_SET_REGS, (void *)regs, "registers", err);
 	if (!r)
-		r = set_msrs(v, s->msr, s->nmsrs);
+		r = set_msrs(v, s->msr, s->nmsrs) ?: set_msrs(v, &tsc, 1);
 	if (!r)
 		r = vcpu_ioctl(v, KVM_SET_LAPIC, &s->lapic, "local APIC", err);
 	if (!r && kvm->cap[KVM_HAS_DEBUGREGS])
