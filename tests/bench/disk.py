@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+4 KiB random reads at depth 32 of a raw image, by the driver of the bare-metal guest (tests/guest/t_blk.c, polling),
+from the page cache and past it (O_DIRECT); and fio with its io_uring engine on the same file.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+from measure import Failure, Metric, hako_base, qemu_base, rotated
+
+DEPTH = 32
+
+
+def hako(a, board, direct, seconds, text, extra=''):
+    """hako's command line."""
+    cache = 'none' if direct else 'writeback'
+    bus = 'pci' if board == 'q35' else 'mmio'
+    return hako_base(a.hako, board) + [
+        '--kernel', os.path.join(a.build, 'guest', 'guest.elf'), '--net', 'none', '--console', 'none',
+        '--append', f'test=blkbench secs={seconds} depth={DEPTH} transport={bus}{extra}',
+        '--chardev', f'file,id=text,path={text}', '--device', 'isa-debugcon,iobase=0xe9,chardev=text',
+        '--iothread', 'io0', '--disk', f'{a.disk},cache={cache},iothread=io0']
+
+
+def qemu(a, board, direct, seconds, text, extra=''):
+    """QEMU's."""
+    cache = 'none' if direct else 'writeback'
+    bus, transport = ('pci', 'pci') if board == 'q35' else ('device', 'mmio')
+    return qemu_base(board) + [
+        '-kernel', os.path.join(a.build, 'guest', 'guest.elf'),
+        '-append', f'test=blkbench secs={seconds} depth={DEPTH} transport={transport}{extra}',
+        '-chardev', f'file,id=text,path={text}', '-device', 'isa-debugcon,iobase=0xe9,chardev=text',
+        '-object', 'iothread,id=io0',
+        '-drive', f'file={a.disk},format=raw,if=none,id=d0,cache={cache},aio=io_uring',
+        '-device', f'virtio-blk-{bus},drive=d0,iothread=io0']
+
+
+def guest_result(command, text):
+    """Run a guest: the numbers that it printed."""
+    if os.path.exists(text):
+        os.unlink(text)
+    p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    said = ''
+    if os.path.exists(text):
+        with open(text, encoding='utf-8', errors='replace') as f:
+            said = f.read()
+    found = re.search(r'^RESULT (.*)$', said, re.M)
+    if not found:
+        raise Failure(f'{" ".join(command)}: {p.stderr.strip()} {said.strip()}')
+    return dict(re.findall(r'(\w+)=(\d+)\b', found.group(1)))
+
+
+def fio(a, direct, seconds):
+    """fio's requests per second."""
+    command = ['fio', '--name=x', f'--filename={a.disk}', '--rw=randread', '--bs=4k', f'--iodepth={DEPTH}',
+               '--ioengine=io_uring', f'--direct={int(direct)}', '--time_based', f'--runtime={seconds}',
+               '--ramp_time=100ms', '--readonly', '--thread', '--invalidate=0', '--output-format=json']
+    p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                       text=True, check=False)
+    if p.returncode:
+        raise Failure(f'fio: {p.stderr.strip()}')
+    return json.loads(p.stdout[p.stdout.index('{'):])['jobs'][0]['read']['iops']
+
+
+def calls_per_request(command, text, seconds):
+    """System calls of all threads but KVM_RUN, for each request; None if nothing here can count them."""
+    with tempfile.NamedTemporaryFile(mode='r', prefix='hako-bench-') as counts:
+        if not shutil.which('perf'):
+            return None
+        r = guest_result(['perf', 'stat', '-x,', '-o', counts.name, '-e', 'raw_syscalls:sys_enter,'
+                          'syscalls:sys_enter_ioctl', '--', *command], text)
+        n = [int(line.split(',')[0]) for line in counts.read().splitlines()
+             if re.match(r'\d+,', line)]
+    # The guest warms up for a tenth of a second that it does not count.
+    requests = int(r['requests']) * (seconds + 0.1) / seconds
+    return (n[0] - n[1]) / requests if len(n) == 2 else None
+
+
+def warm(path):
+    """Bring the image into the page cache."""
+    with open(path, 'rb') as f:
+        while f.read(1 << 20):
+            pass
+
+
+def run(a, progress):
+    """The metrics."""
+    found = []
+    seconds = 1 if a.quick else 2
+    rounds = 2 if a.quick else 5
+    with tempfile.TemporaryDirectory(prefix='hako-bench-') as scratch:
+        text = os.path.join(scratch, 'text')
+        for direct in (False, True):
+            how = 'O_DIRECT' if direct else 'cached'
+            promise = [('QEMU microvm', '>=', 1 if direct else 1.3)]
+            if direct:
+                promise.append(('fio', '>=', 0.85))
+            m = Metric(f'4 KiB random reads, depth {DEPTH}, {how}, micro', 'thousand/s', promises=promise)
+            p = Metric(f'4 KiB random reads, depth {DEPTH}, {how}, q35', 'thousand/s',
+                       promises=[('QEMU q35', '>=', promise[0][2])] + promise[1:])
+            calls = Metric(f'system calls per request but KVM_RUN, {how}', 'calls', digits=3)
+            if not direct:
+                warm(a.disk)
+            guests = {
+                'hako': (m, hako(a, 'micro', direct, seconds, text), 'hako'),
+                'QEMU microvm': (m, qemu(a, 'microvm', direct, seconds, text), 'QEMU microvm'),
+                'hako q35': (p, hako(a, 'q35', direct, seconds, text), 'hako'),
+                'QEMU q35': (p, qemu(a, 'q35', direct, seconds, text), 'QEMU q35'),
+            }
+            for i in range(rounds):
+                for name in rotated([*guests, 'fio'], i):
+                    progress.say(f'random reads, {how}: round {i + 1} of {rounds}, {name}')
+                    if name == 'fio':
+                        value = fio(a, direct, seconds) / 1e3
+                        m.add('fio', value)
+                        p.add('fio', value)
+                        continue
+                    metric, command, column = guests[name]
+                    metric.add(column, int(guest_result(command, text)['iops']) / 1e3)
+            for name, (_, command, _) in guests.items():
+                progress.say(f'random reads, {how}: system calls of {name}')
+                value = calls_per_request(command, text, seconds)
+                if value is not None:
+                    calls.add(name, value)
+            found += [m, p] + ([calls] if calls.samples else [])
+    return found
