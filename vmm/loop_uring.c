@@ -10,7 +10,7 @@
 
 #include "loop_impl.h"
 
-#define URING_SQ_ENTRIES 256
+#define URING_SQ_ENTRIES 64
 #define URING_CQ_ENTRIES 1024 /* what does not fit waits in the kernel (IORING_FEAT_NODROP) */
 #define URING_FILES	 64
 /*
