@@ -38,7 +38,7 @@ bool evil_start(struct evil *e, u64 features)
 {
 	if (!virtio_begin(&e->dev, features))
 		return false;
-	for (u16 i = 0; i < e->nqueues; i++) {
+	for (u16 i = 0; i < MIN(e->nqueues, EVIL_QUEUES); i++) {
 		u16 size = MIN(virtio_queue_max(&e->dev, i), EVIL_QUEUE_SIZE);
 		struct vring_desc *desc = alloc(16 * size, 4096);
 		struct vring_avail *avail = alloc(6 + 2 * size, 4096);

@@ -21,6 +21,7 @@ struct evil {
 	const char *name;     /* of the attack under way, for messages */
 };
 
+#define EVIL_QUEUES	4 /* so many are set up, and attacked */
 #define EVIL_QUEUE_SIZE 64
 #define EVIL_DATA	65536
 

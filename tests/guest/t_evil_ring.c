@@ -282,7 +282,7 @@ void test_evil_ring(void)
 	if (!evil_init(&e))
 		return;
 	e.name = name;
-	for (u32 q = 0; q < MIN(e.nqueues, 4); q++) {
+	for (u32 q = 0; q < MIN(e.nqueues, EVIL_QUEUES); q++) {
 		for (u32 a = 0; a < ARRAY_SIZE(attacks); a++) {
 			for (u32 v = 0; v < attacks[a].variants; v++) {
 				u64 mark = alloc_mark();
