@@ -23,7 +23,7 @@ static void add_pin_route(struct kvm_irq_routing *routing, uint32_t gsi, uint32_
 }
 
 /* ISA interrupts reach the PIC and the IOAPIC; the PIT's goes to IOAPIC pin 2, as on every PC. */
-static int set_pin_routes(struct vm *vm, struct hako_error *err)
+static int make_pin_routes(struct vm *vm, struct hako_error *err)
 {
 	struct kvm_irq_routing *routing;
 
@@ -42,7 +42,12 @@ static int set_pin_routes(struct vm *vm, struct hako_error *err)
 		else if (i != 2)
 			add_pin_route(routing, i, KVM_IRQCHIP_IOAPIC, i);
 	}
-	if (ioctl(vm->fd, KVM_SET_GSI_ROUTING, routing) < 0)
+	return 0;
+}
+
+int irq_set_pins(struct vm *vm, struct hako_error *err)
+{
+	if (ioctl(vm->fd, KVM_SET_GSI_ROUTING, vm->irq.routing) < 0)
 		return error_errno(err, -errno, "KVM: interrupt routes");
 	return 0;
 }
@@ -51,7 +56,7 @@ int irq_init(struct vm *vm, struct hako_error *err)
 {
 	vm->irq.vm = vm;
 	pthread_mutex_init(&vm->irq.lock, NULL);
-	return vm->fd >= 0 ? set_pin_routes(vm, err) : 0;
+	return vm->fd >= 0 ? make_pin_routes(vm, err) : 0;
 }
 
 void irq_free(struct vm *vm)

@@ -23,6 +23,11 @@ struct irq {
 };
 
 int irq_init(struct vm *vm, struct hako_error *err);
+/**
+ * Tell KVM the routes of the pins. It has such from the beginning, which are the same but for the PIT's: who makes a PIT calls this, others
+ * save the milliseconds that it may take.
+ */
+int irq_set_pins(struct vm *vm, struct hako_error *err);
 void irq_free(struct vm *vm);
 
 /* One source of a level-triggered interrupt, active high. Several may share a pin: it is high as long as one of them is. */

@@ -95,24 +95,28 @@ static void unmap_last(struct memory *mem)
 
 int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error *err)
 {
-	struct kvm_userspace_memory_region kvm_region;
 	struct ram_region *r;
-	int ret = map_region(&vm->mem, gpa, size, &r, err);
 
-	if (ret || vm->fd < 0)
-		return ret;
-	kvm_region = (struct kvm_userspace_memory_region){
-		.slot = r->slot,
-		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = (uintptr_t)r->hva,
-	};
-	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &kvm_region) < 0) {
-		ret = error_errno(err, -errno, "KVM: %llu MiB of guest memory at 0x%llx",
-				  (unsigned long long)(size / MiB), (unsigned long long)gpa);
-		unmap_last(&vm->mem);
+	return map_region(&vm->mem, gpa, size, &r, err);
+}
+
+int memory_attach(struct vm *vm, struct hako_error *err)
+{
+	for (unsigned int i = 0; i < vm->mem.nregions && vm->fd >= 0; i++) {
+		const struct ram_region *r = &vm->mem.region[i];
+		struct kvm_userspace_memory_region region = {
+			.slot = r->slot,
+			.guest_phys_addr = r->gpa,
+			.memory_size = r->size,
+			.userspace_addr = (uintptr_t)r->hva,
+		};
+
+		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+			return error_errno(err, -errno, "KVM: %llu MiB of guest memory at 0x%llx",
+					   (unsigned long long)(r->size / MiB),
+					   (unsigned long long)r->gpa);
 	}
-	return ret;
+	return 0;
 }
 
 int memory_init_plain(struct memory *mem, uint64_t size, struct hako_error *err)

@@ -50,10 +50,13 @@ int memory_read(const struct memory *mem, uint64_t gpa, void *buf, uint64_t len)
 int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, uint64_t len);
 
 /**
- * Add RAM: anonymous memory with transparent huge pages, mapped at @gpa and given to KVM if vm->fd is open.
- * @gpa and @size are multiples of 4096. Before the vCPUs start.
+ * Add RAM: anonymous memory with transparent huge pages, mapped at @gpa. @gpa and @size are multiples of 4096. Before
+ * memory_attach().
  */
 int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error *err);
+
+/** Give all RAM to KVM, if vm->fd is open. Sleeps for some ms, since KVM waits for its readers. Before the vCPUs run. */
+int memory_attach(struct vm *vm, struct hako_error *err);
 
 /** Make a memory without a VM behind it (unit tests, fuzzers): one region at 0. */
 int memory_init_plain(struct memory *mem, uint64_t size, struct hako_error *err);

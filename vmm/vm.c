@@ -137,15 +137,18 @@ static int create_all(struct vm *vm, struct hako_error *err)
 	if (r)
 		return r;
 	ops = machine_ops(vm->machine);
-	r = ops->init(vm, vm->config->ram_size, err);
+	r = irq_init(vm, err);
 	if (!r)
-		r = irq_init(vm, err);
+		r = ops->init(vm, vm->config->ram_size, err);
 	if (!r)
 		r = vcpus_new(vm, vm->config->ncpus, err);
 	if (!r)
 		r = vm_control_start(vm, err);
 	if (!r)
 		r = loop_new(&vm->io_loop, "hako-io", vm->loop_engine, err);
+	/* It sleeps while the vCPUs are made in their threads. */
+	if (!r && (r = memory_attach(vm, err)))
+		error_prefix(err, "--memory %s", vm->config->memory);
 	if (!r && ops->devices)
 		r = ops->devices(vm, err);
 	if (!r)

@@ -65,6 +65,8 @@ static int make_irqchip(struct vm *vm, bool pit, struct hako_error *err)
 		r = vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers", err);
 	if (!r && pit)
 		r = vm_ioctl(vm, KVM_CREATE_PIT2, &pit_config, "PIT", err);
+	if (!r && pit)
+		r = irq_set_pins(vm, err);
 	return r;
 }
 
