@@ -37,6 +37,8 @@ json_CFLAGS := $(if $(filter json,$(WITH)),$(shell pkg-config --cflags json-c))
 DEFS  := -D_GNU_SOURCE -DHAKO_VERSION='"$(VERSION)"' $(foreach d,$(WITH),-DWITH_$(call upper,$d))
 WARN  := -Wall -Wextra -Wmissing-prototypes -Wstrict-prototypes -Wshadow -Wpointer-arith \
          -Wwrite-strings -Wvla -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+# KVM's structs end in arrays of any length, whose room is the next field.
+WARN  += -Wno-gnu-variable-sized-type-not-at-end
 HARD  := -fPIC -fstack-protector-strong -fcf-protection
 ifeq ($(DEBUG),1)
 OPT   := -O0 -g3

@@ -274,7 +274,8 @@ static int new_net(struct vm *vm, const char *text, unsigned int n, struct hako_
 		r = error_set(err, -EINVAL, "type=… is missing");
 #ifndef WITH_SLIRP
 	if (!r && !strcmp(type, "user"))
-		r = error_set(err, -EOPNOTSUPP, "hako was built without libslirp, which user needs");
+		r = error_set(err, -EOPNOTSUPP,
+			      "hako was built without libslirp, which user needs");
 #endif
 	if (!r && strcmp(type, "none"))
 		r = new_pair(vm, &kv, CLASS_NETDEV, type, "virtio-net", "netdev", id, err);
