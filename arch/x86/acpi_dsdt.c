@@ -67,6 +67,19 @@ static void keyboard(struct aml *a)
 	aml_close(a);
 }
 
+/* The controller's second port, on which nothing is plugged in: Linux warns where it is not mentioned. */
+static void mouse_port(struct aml *a)
+{
+	aml_open_device(a, "MOU");
+	aml_name_eisaid(a, "_HID", "PNP0F13");
+	aml_name_integer(a, "_STA", STA_PRESENT);
+	aml_name(a, "_CRS");
+	aml_open_resources(a);
+	aml_res_isa_irq(a, 12);
+	aml_close(a);
+	aml_close(a);
+}
+
 /* A paravirtual device that is nothing but ports. */
 static void ports(struct aml *a, const char *name, const char *hid, unsigned int sta, uint16_t port,
 		  uint8_t len)
@@ -89,8 +102,10 @@ static void isa_devices(struct aml *a, const struct acpi_config *c)
 	}
 	if (c->has_rtc)
 		rtc(a);
-	if (c->has_i8042)
+	if (c->has_i8042) {
 		keyboard(a);
+		mouse_port(a);
+	}
 	if (c->pvpanic_port)
 		ports(a, "PEVT", "QEMU0001", STA_PRESENT, c->pvpanic_port, 1);
 }
