@@ -112,13 +112,6 @@ static inline u64 rdtsc(void)
 	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi)::"memory");
 	return (u64)hi << 32 | lo;
 }
-static inline void cpuid(u32 leaf, u32 sub, u32 r[4])
-{
-	__asm__ volatile("cpuid"
-			 : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
-			 : "a"(leaf), "c"(sub));
-}
-
 /* lib.c */
 void *memset(void *d, int c, size_t n);
 void *memcpy(void *d, const void *s, size_t n);
@@ -167,7 +160,7 @@ void absent(const char *what);
 /* start.S: functions for at_cpl0(). */
 typedef u64 cpl0_fn(u64 a, u64 b);
 u64 at_cpl0(cpl0_fn *fn, u64 a, u64 b);
-cpl0_fn k_rdmsr, k_wrmsr, k_wait, k_nop, k_irq_on, k_irq_off, k_lidt0;
+cpl0_fn k_rdmsr, k_wrmsr, k_cpuid, k_wait, k_nop, k_irq_on, k_irq_off, k_lidt0;
 
 /* cpu.c */
 extern u32 irq_count[256]; /* interrupts taken, by vector */
@@ -184,6 +177,11 @@ static inline u64 rdmsr(u32 msr)
 static inline void wrmsr(u32 msr, u64 v)
 {
 	at_cpl0(k_wrmsr, msr, v);
+}
+/* At CPL 0: where that is emulated, CPL 3 sees the host's. eax, ebx, ecx, edx. */
+static inline void cpuid(u32 leaf, u32 sub, u32 r[4])
+{
+	at_cpl0(k_cpuid, (u64)sub << 32 | leaf, (u64)r);
 }
 static inline u32 irqs(u32 vector)
 {

@@ -20,6 +20,13 @@ GUEST_LINK = $(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack --no-w
 $O/guest/guest.elf: $(GUEST_OBJ) tests/guest/guest.lds
 	$(Q)$(GUEST_LINK) -o $@.64 $(GUEST_OBJ)
 	$(Q)objcopy -O elf32-i386 $@.64 $@
+# Without the PVH note, which would come first.
+$O/guest/start-multiboot.o: tests/guest/start.S $O/flags tests/guest/guest.mk
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) -DNO_PVH -MMD -MP -c -o $@ $<
+$O/guest/multiboot.elf: $(filter-out %/start.S.o,$(GUEST_OBJ)) $O/guest/start-multiboot.o tests/guest/guest.lds
+	$(Q)$(GUEST_LINK) -o $@.64 $(filter %.o,$^)
+	$(Q)objcopy -O elf32-i386 $@.64 $@
 $O/guest/exit.elf: $O/guest/exit.S.o tests/guest/guest.lds
 	$(Q)$(GUEST_LINK) -o $@.64 $<
 	$(Q)objcopy -S -O elf32-i386 $@.64 $@
@@ -29,7 +36,7 @@ $O/bench/bare: tests/bench/bare.c $O/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $<
 
-guests: $O/guest/guest.elf $O/guest/exit.elf $O/bench/bare
+guests: $O/guest/guest.elf $O/guest/multiboot.elf $O/guest/exit.elf $O/bench/bare
 .PHONY: guests
 
--include $(GUEST_OBJ:.o=.d) $O/guest/exit.S.d
+-include $(GUEST_OBJ:.o=.d) $O/guest/start-multiboot.d $O/guest/exit.S.d

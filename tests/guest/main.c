@@ -3,6 +3,8 @@
 #include "acpi.h"
 #include "tests.h"
 
+#define MULTIBOOT 0x2badb002
+
 extern u32 boot_magic, boot_info;
 void main(u32 cpu);
 
@@ -126,13 +128,21 @@ void absent(const char *what)
 		skip("no %s", what);
 }
 
+/* struct hvm_memmap_table_entry: the RAM that this program is in. */
+static void pvh_memory(const u64 *e, u32 n)
+{
+	for (; n && n < 128; n--, e += 3)
+		if ((u32)e[2] == 1 && e[0] <= 1 << 20 && e[0] + e[1] > 1 << 20)
+			ram_end = e[0] + e[1];
+}
+
 /* Multiboot 1 information (3.3), or PVH's struct hvm_start_info. */
 static void boot_parameters(void)
 {
 	const u8 *info = (const u8 *)(u64)boot_info;
 	const char *s = NULL;
 
-	if (boot_magic == 0x2badb002) {
+	if (boot_magic == MULTIBOOT) {
 		if (*(const u32 *)info & 1)
 			ram_end = (1 << 20) + *(const u32 *)(info + 8) * 1024ull;
 		if (*(const u32 *)info & 4)
@@ -140,6 +150,9 @@ static void boot_parameters(void)
 	} else if (*(const u32 *)info == 0x336ec578) {
 		s = (const char *)*(const u64 *)(info + 24);
 		acpi_rsdp_hint = *(const u64 *)(info + 32);
+		if (*(const u32 *)(info + 4) >= 1)
+			pvh_memory((const void *)*(const u64 *)(info + 40),
+				   *(const u32 *)(info + 48));
 	}
 	ram_end = MIN(ram_end, RAM_LIMIT);
 	for (u32 i = 0; s && s[i] && i < sizeof(cmdline) - 1; i++)
@@ -149,8 +162,19 @@ static void boot_parameters(void)
 void test_hello(void)
 {
 	tsc_calibrate();
-	print("hello: %s, RAM to %#lx, %s, TSC %lu kHz by %s\n", cmdline, ram_end,
-	      apic_x2 ? "x2APIC" : "xAPIC", tsc_hz / 1000, tsc_source);
+	print("hello: %s, by %s, RAM to %#lx, %s, TSC %lu kHz by %s\n", cmdline,
+	      boot_magic == MULTIBOOT ? "Multiboot" : "PVH", ram_end, apic_x2 ? "x2APIC" : "xAPIC",
+	      tsc_hz / 1000, tsc_source);
+	if (param("boot"))
+		check_eq(boot_magic == MULTIBOOT, param_is("boot", "multiboot"));
+	if (param("ram"))
+		check(ram_end <= param_u64("ram", 0) && ram_end > param_u64("ram", 0) - (1 << 20),
+		      "RAM ends at %#lx", ram_end);
+	/* All of it is there, and is not something else. */
+	for (u64 a = 32 << 20; a < ram_end; a += 1 << 20)
+		*(volatile u64 *)a = a * 3;
+	for (u64 a = 32 << 20; a < ram_end; a += 1 << 20)
+		check_eq(*(volatile u64 *)a, a * 3);
 }
 
 void main(u32 cpu)

@@ -139,7 +139,7 @@ gate_entry:
 	pushq	$GATE_VECTOR
 	jmp	fault_common
 
-	.globl	k_rdmsr, k_wrmsr, k_wait, k_nop, k_irq_on, k_irq_off, k_lidt0
+	.globl	k_rdmsr, k_wrmsr, k_cpuid, k_wait, k_nop, k_irq_on, k_irq_off, k_lidt0
 k_rdmsr:
 	movl	%edi, %ecx
 	rdmsr
@@ -152,6 +152,19 @@ k_wrmsr:
 	movq	%rsi, %rdx
 	shrq	$32, %rdx
 	wrmsr
+	ret
+/* Leaf and subleaf in %rdi's halves, results to %rsi. */
+k_cpuid:
+	pushq	%rbx
+	movl	%edi, %eax
+	movq	%rdi, %rcx
+	shrq	$32, %rcx
+	cpuid
+	movl	%eax, (%rsi)
+	movl	%ebx, 4(%rsi)
+	movl	%ecx, 8(%rsi)
+	movl	%edx, 12(%rsi)
+	popq	%rbx
 	ret
 /* Sleep until an interrupt, unless the counter at %rdi is already past %esi. */
 k_wait:
@@ -301,9 +314,11 @@ cpu_tss:
 io_bitmap:
 	.skip	8192 + 1
 
+#ifndef NO_PVH
 	.section .note.pvh, "a", @note
 	.balign	4
 	.long	4, 4, 18		/* XEN_ELFNOTE_PHYS32_ENTRY */
 	.asciz	"Xen"
 	.long	_start
+#endif
 	.section .note.GNU-stack, "", @progbits

@@ -10,6 +10,7 @@ extern u32 ap_next;
 void ap_main(u32 cpu);
 
 static u32 apic_id[MAX], count;
+static volatile u32 bad_id[MAX]; /* what CPUID says instead, + 1 */
 static volatile u32 up[MAX];
 static volatile s64 order[MAX]; /* vector << 32 | APIC ID to send to; 0: none */
 
@@ -35,6 +36,22 @@ static void read_madt(void)
 	}
 }
 
+/* The APIC ID in CPUID: 8 bits in leaf 1, all of it in leaf 0xb, if that is there. */
+static void test_cpuid(u32 cpu)
+{
+	u32 id = lapic_id(), r[4];
+
+	cpuid(1, 0, r);
+	if (r[1] >> 24 != (id & 0xff))
+		bad_id[cpu] = (r[1] >> 24) + 1;
+	cpuid(0, 0, r);
+	if (r[0] < 0xb)
+		return;
+	cpuid(0xb, 0, r);
+	if (r[1] && r[3] != id)
+		bad_id[cpu] = r[3] + 1;
+}
+
 /* A CPU that was started: say so, then send what one is told to. */
 void ap_main(u32 cpu)
 {
@@ -45,6 +62,7 @@ void ap_main(u32 cpu)
 	if (cpu >= MAX)
 		for (;;)
 			pause();
+	test_cpuid(cpu);
 	up[cpu] = lapic_id() + 1;
 	for (;;) {
 		irq_wait(WAKE + cpu, seen);
@@ -112,6 +130,10 @@ void test_smp(void)
 		if (!start(apic_id[i]))
 			return;
 	print("smp: %u CPUs are up\n", count);
+	test_cpuid(0);
+	for (u32 i = 0; i < count; i++)
+		check(!bad_id[i], "CPUID of the CPU with APIC ID %u says %u", up[i] - 1,
+		      bad_id[i] - 1);
 	for (u32 from = 0; from < count; from++)
 		for (u32 to = 0; to < count; to++)
 			send_pair(from, to);
