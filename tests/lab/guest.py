@@ -62,8 +62,9 @@ def free_port():
 class Disk:
     """A raw image and how it is attached."""
 
-    def __init__(self, path, serial='', readonly=False):
+    def __init__(self, path, serial='', readonly=False, options=''):
         self.path, self.serial, self.readonly = path, serial, readonly
+        self.options = options  # of hako alone, each with a comma before it
 
 
 class Net:
@@ -97,7 +98,7 @@ def hako_command(spec):
             '--machine', spec.board, '--console', 'stdio']
     for d in spec.disks:
         args += ['--disk', d.path + (f',serial={d.serial}' if d.serial else '') +
-                 (',read-only=on' if d.readonly else ',discard=unmap')]
+                 (',read-only=on' if d.readonly else ',discard=unmap') + d.options]
     for n in spec.nets:
         if n.kind == 'tap':
             args += ['--net', f'tap,ifname={n.tap},mac={n.mac}']

@@ -2,6 +2,8 @@
 """Debian's cloud kernel in less usual settings."""
 import functools
 import os
+import socket
+import subprocess
 
 import guest
 
@@ -24,8 +26,71 @@ def boots(board, steps, options, lab):
         os.unlink(d.path)
 
 
+def consoles(board, lab):
+    """A virtio console and a port: both ways, and much at once."""
+    if lab.vmm != 'hako':
+        raise guest.Skip('options of hako')
+    p = lab.pieces
+    path = os.path.join(p.scratch, f'{lab.name}.socket')
+    sent = os.path.join(p.scratch, f'{lab.name}.sent')
+    spec = guest.Spec(p.paths['kernel-cloud'], p.paths['initrd-cloud'], board, steps=['hvc', 'port:lab.port'],
+                      options=['--device', 'virtio-serial',
+                               '--chardev', f'socket,id=c,path={path},server=on,wait=off',
+                               '--device', 'virtconsole,chardev=c', '--chardev', f'file,id=f,path={sent}',
+                               '--device', 'virtserialport,chardev=f,name=lab.port'])
+    with lab.start(spec) as g, socket.socket(socket.AF_UNIX) as s:
+        g.expect('', 120)
+        s.settimeout(120)
+        s.connect(path)
+        heard = b''
+        while b'hvc says hello' not in heard:
+            heard += s.recv(4096) or b'hvc says hello: the other side has closed'
+        lab.ok('out', b'closed' not in heard, heard.decode(errors='replace'))
+        s.sendall(b'hello hvc\n')
+        g.expect('@@ port')
+        lab.steps(g, ['hvc', 'port'])
+        lab.ok('poweroff', g.finish() == 0)
+    with open(sent, 'rb') as f, open('/bin/busybox', 'rb') as b:
+        lab.ok('port-bytes', f.read() == b.read(128 << 10), 'other bytes than the guest sent')
+    os.unlink(sent)
+
+
+def queues(board, options, lab):
+    """A disk with queues of its own thread, and past the host's page cache: fio with verification."""
+    if lab.vmm != 'hako':
+        raise guest.Skip('options of hako')
+    p = lab.pieces
+    folder = os.path.join(p.scratch, lab.name)
+    made = f'{folder}.fs'
+    with open(made, 'wb') as f:
+        f.truncate(96 << 20)
+    os.mkdir(folder)
+    subprocess.run(['/sbin/mke2fs', '-q', '-F', made], check=True)
+    if subprocess.run(['mount', '-o', 'loop', made, folder], check=False).returncode:
+        raise guest.Skip('no file system with O_DIRECT can be made here')
+    try:
+        root = p.root(f'{lab.name}/root')
+        spec = guest.Spec(p.paths['kernel-cloud'], p.paths['initrd-cloud'], board, 2,
+                          steps=['mount', 'fio:vdb'], disks=[
+                              guest.Disk(root, options=options), guest.Disk(p.tools(), 'toolbox', True)],
+                          options=['--iothread', 'io0'])
+        with lab.start(spec) as g:
+            status = g.finish(240)
+            lab.steps(g, ['mount', 'fio'])
+            lab.ok('poweroff', status == 0, f'exit status {status}; {g.tail()}')
+    finally:
+        subprocess.run(['umount', folder], check=False)
+        os.rmdir(folder)
+        os.unlink(made)
+
+
 def _named(name, board, steps, **options):
     return name, functools.partial(boots, board, steps, options)
+
+
+def _with_tools(test):
+    test.tools = True
+    return test
 
 
 TESTS = [
@@ -40,4 +105,10 @@ TESTS = [
     _named('loop-threads.q35', 'q35', ['mount', 'discard:vdb'], disk=True, options=['--loop', 'threads']),
     _named('loop-threads.micro', 'micro', ['mount', 'discard:vdb'], disk=True,
            options=['--loop', 'threads']),
+    ('console.q35', functools.partial(consoles, 'q35')),
+    ('console.micro', functools.partial(consoles, 'micro')),
+    ('iothread.q35', _with_tools(functools.partial(
+        queues, 'q35', ',num-queues=2,iothread=io0,cache.direct=on'))),
+    ('iothread.micro', _with_tools(functools.partial(
+        queues, 'micro', ',num-queues=2,iothread=io0,cache.direct=on'))),
 ]
