@@ -37,6 +37,7 @@ struct uring {
 	bool files_tried;
 	uint64_t files_used; /* bitmap of URING_FILES; 0 also if there is no table */
 	bool files;
+	bool stale; /* the kernel's flags were of no use when it was entered last */
 };
 
 /* --- set-up ------------------------------------------------------------------------------------ */
@@ -128,6 +129,7 @@ static int uring_enter(struct uring *u, uint64_t timeout)
 	unsigned int flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
 	struct io_uring_sq *sq = &u->ring.sq;
 	unsigned int to_submit;
+	int ret;
 
 	if (sq->sqe_head != sq->sqe_tail) {
 		sq->sqe_head = sq->sqe_tail;
@@ -143,8 +145,14 @@ static int uring_enter(struct uring *u, uint64_t timeout)
 	}
 	if (u->ring.enter_ring_fd != u->ring.ring_fd)
 		flags |= IORING_ENTER_REGISTERED_RING;
-	return io_uring_enter2(u->ring.enter_ring_fd, to_submit, timeout ? 1 : 0, flags,
-			       (sigset_t *)&arg, sizeof(arg));
+	ret = io_uring_enter2(u->ring.enter_ring_fd, to_submit, timeout ? 1 : 0, flags,
+			      (sigset_t *)&arg, sizeof(arg));
+	/*
+	 * Who adds work for us sets the flag after that, maybe when we have done the work already: then it stays for nothing, and to go
+	 * by it would be to enter over and over again.
+	 */
+	u->stale = kernel_waits(u) && !io_uring_cq_ready(&u->ring);
+	return ret;
 }
 
 /* NULL if the kernel takes no more at the moment: try again in the next turn. */
@@ -265,7 +273,7 @@ static bool uring_pending(struct loop *loop)
 {
 	struct uring *u = loop->engine;
 
-	return io_uring_cq_ready(&u->ring) || kernel_waits(u);
+	return io_uring_cq_ready(&u->ring) || (kernel_waits(u) && !u->stale);
 }
 
 static void slot_changed(struct uring *u, struct loop_slot *slot)
