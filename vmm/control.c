@@ -47,9 +47,10 @@ void vm_request(struct vm *vm, enum vm_request_kind kind, int status)
 	}
 	if (!c)
 		return;
+	/* Under the lock, so that no kick comes after the request has been carried out and the vCPUs resumed. */
+	vcpus_kick(vm);
 	pthread_cond_broadcast(&c->changed);
 	pthread_mutex_unlock(&c->lock);
-	vcpus_kick(vm);
 }
 
 void vm_fail(struct vm *vm, const char *fmt, ...)

@@ -52,16 +52,24 @@ static const struct {
 static char kernel[64];
 static struct hako_error err;
 
+/* @code: instead of the guest's own. */
+static void write_kernel(const uint8_t code[16])
+{
+	__typeof__(guest) g;
+	int fd = open(kernel, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	memcpy((void *)&g, &guest, sizeof(g));
+	memcpy((void *)g.code, code, sizeof(g.code));
+	ck_assert_int_eq(write(fd, &g, sizeof(g)), sizeof(g));
+	close(fd);
+}
+
 static void setup(void)
 {
-	int fd;
-
 	ck_assert_uint_eq(offsetof(__typeof__(guest), note), 116);
 	ck_assert_uint_eq(offsetof(__typeof__(guest), code), 136);
 	snprintf(kernel, sizeof(kernel), "/tmp/hako-test-vm-%d.elf", getpid());
-	fd = open(kernel, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	ck_assert_int_eq(write(fd, &guest, sizeof(guest)), sizeof(guest));
-	close(fd);
+	write_kernel(guest.code);
 }
 
 static void teardown(void)
@@ -215,6 +223,31 @@ START_TEST(many_at_once)
 }
 END_TEST
 
+/* However quickly a request is carried out, the vCPUs go on afterwards. */
+START_TEST(panics_do_not_stop_it)
+{
+	static const uint8_t code[16] = {
+		0xff, 0x05, 0x00, 0x00, 0x20, 0x00, /* 1: incl COUNTER */
+		0x66, 0xba, 0x05, 0x05,		    /* mov $0x505, %dx */
+		0xb0, 0x01,			    /* mov $1, %al: panicked */
+		0xee,				    /* out %al, %dx */
+		0xeb, 0xf1,			    /* jmp 1b */
+	};
+	struct hako_vm *vm;
+
+	write_kernel(code);
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	hako_vm_set(vm, "kernel", kernel, &err);
+	hako_vm_set(vm, "panic", "none", &err);
+	hako_vm_set(vm, "device", "pvpanic", &err);
+	ck_assert_msg(!hako_vm_create(vm, &err), "%s", err.message);
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	for (uint32_t n = 0; n < 20000; n += 1000)
+		wait_above(vm, COUNTER, n);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 static int open_descriptors(void)
 {
 	int n = 0;
@@ -259,6 +292,7 @@ int main(void)
 	tcase_add_loop_test(tc, stop_ends, 0, 2);
 	tcase_add_test(tc, wrong_order);
 	tcase_add_test(tc, many_at_once);
+	tcase_add_test(tc, panics_do_not_stop_it);
 	tcase_add_loop_test(tc, nothing_is_left, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
