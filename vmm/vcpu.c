@@ -225,7 +225,9 @@ static int set_signal_mask(struct vcpu *v)
 		struct kvm_signal_mask head;
 		uint8_t set[8];
 	} arg = {.head.len = 8};
-	uint64_t mask = ~BIT64(KICK_SIGNAL - 1);
+	/* From 32 to SIGRTMIN they are the C library's, which waits for every thread to take them: setuid() is one. */
+	uint64_t library = BIT64(SIGRTMIN - 1) - BIT64(32 - 1);
+	uint64_t mask = ~(BIT64(KICK_SIGNAL - 1) | library);
 
 	memcpy(arg.set, &mask, 8);
 	return ioctl(v->fd, KVM_SET_SIGNAL_MASK, &arg) < 0 ? -errno : 0;

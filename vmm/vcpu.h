@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * vCPU threads. Each makes its vCPU, then sleeps until the VM runs; it leaves the guest for good or for a while when it is kicked.
- * Kicks are a signal that these threads block, and that only KVM_RUN lets through (KVM_SET_SIGNAL_MASK): it needs no handler.
+ * Kicks are a signal that these threads block, and that KVM_RUN lets through (KVM_SET_SIGNAL_MASK): it needs no handler.
  */
 #ifndef VMM_VCPU_H
 #define VMM_VCPU_H

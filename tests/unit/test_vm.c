@@ -248,6 +248,19 @@ START_TEST(panics_do_not_stop_it)
 }
 END_TEST
 
+/* The C library tells all threads of a new user ID by signal, and waits for each. */
+START_TEST(user_id_can_change)
+{
+	struct hako_vm *vm = new_vm("micro", "2");
+
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	wait_above(vm, COUNTER, 0);
+	ck_assert_int_eq(setresuid(-1, -1, -1), 0);
+	wait_above(vm, COUNTER, peek(vm, COUNTER));
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 static int open_descriptors(void)
 {
 	int n = 0;
@@ -293,6 +306,7 @@ int main(void)
 	tcase_add_test(tc, wrong_order);
 	tcase_add_test(tc, many_at_once);
 	tcase_add_test(tc, panics_do_not_stop_it);
+	tcase_add_test(tc, user_id_can_change);
 	tcase_add_loop_test(tc, nothing_is_left, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
