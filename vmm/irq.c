@@ -129,12 +129,20 @@ static int irqfd(struct msi *msi, bool assign)
 
 static uint32_t gsi_alloc(struct irq *irq)
 {
-	for (uint32_t i = 0; i < IRQ_GSI_MAX - IRQ_PINS; i++)
+	/* A pin may have two routes, which count too. */
+	for (uint32_t i = 0; i < IRQ_GSI_MAX - 2 * IRQ_PINS; i++)
 		if (!(irq->msi_map[i / 64] & BIT64(i % 64))) {
 			irq->msi_map[i / 64] |= BIT64(i % 64);
 			return IRQ_PINS + i;
 		}
 	return 0;
+}
+
+static void gsi_free(struct irq *irq, uint32_t gsi)
+{
+	uint32_t i = gsi - IRQ_PINS;
+
+	irq->msi_map[i / 64] &= ~BIT64(i % 64);
 }
 
 static struct kvm_irq_routing_entry *find_route(struct irq *irq, uint32_t gsi)
@@ -160,42 +168,51 @@ static int grow_routing(struct irq *irq)
 	return 0;
 }
 
-/* Under irq->lock. */
-static int set_route(struct msi *msi)
+/* Under irq->lock. KVM takes all routes or none: one that it refuses must not stay among them. */
+static int set_route(struct msi *msi, uint64_t address, uint32_t data)
 {
 	struct irq *irq = &msi->vm->irq;
-	struct kvm_irq_routing_entry *e = find_route(irq, msi->gsi);
+	struct kvm_irq_routing_entry *e = find_route(irq, msi->gsi), old;
+	bool is_new = !e;
+	int r = is_new ? grow_routing(irq) : 0;
 
-	if (!e) {
-		int r = grow_routing(irq);
-
-		if (r)
-			return r;
+	if (r)
+		return r;
+	if (is_new)
 		e = &irq->routing->entries[irq->routing->nr++];
-	}
+	old = *e;
 	*e = (struct kvm_irq_routing_entry){.gsi = msi->gsi, .type = KVM_IRQ_ROUTING_MSI};
-	e->u.msi.address_lo = msi->address;
-	e->u.msi.address_hi = msi->address >> 32;
-	e->u.msi.data = msi->data;
-	return ioctl(msi->vm->fd, KVM_SET_GSI_ROUTING, irq->routing) < 0 ? -errno : 0;
+	e->u.msi.address_lo = address;
+	e->u.msi.address_hi = address >> 32;
+	e->u.msi.data = data;
+	if (ioctl(msi->vm->fd, KVM_SET_GSI_ROUTING, irq->routing) < 0) {
+		r = -errno;
+		if (is_new)
+			irq->routing->nr--;
+		else
+			*e = old;
+		return r;
+	}
+	msi->address = address;
+	msi->data = data;
+	return 0;
 }
 
 static int route(struct msi *msi, uint64_t address, uint32_t data)
 {
 	struct irq *irq = &msi->vm->irq;
-	int r = 0;
+	bool is_new = !msi->gsi;
+	int r;
 
-	if (msi->gsi && msi->address == address && msi->data == data)
+	if (!is_new && msi->address == address && msi->data == data)
 		return 0;
 	pthread_mutex_lock(&irq->lock);
-	if (!msi->gsi)
+	if (is_new)
 		msi->gsi = gsi_alloc(irq);
-	if (msi->gsi) {
-		msi->address = address;
-		msi->data = data;
-		r = set_route(msi);
-	} else {
-		r = -ENOSPC;
+	r = msi->gsi ? set_route(msi, address, data) : -ENOSPC;
+	if (r && is_new && msi->gsi) {
+		gsi_free(irq, msi->gsi);
+		msi->gsi = 0;
 	}
 	pthread_mutex_unlock(&irq->lock);
 	return r;
@@ -244,7 +261,7 @@ void msi_free(struct msi *msi)
 		e = find_route(irq, msi->gsi);
 		if (e)
 			*e = irq->routing->entries[--irq->routing->nr];
-		irq->msi_map[(msi->gsi - IRQ_PINS) / 64] &= ~BIT64((msi->gsi - IRQ_PINS) % 64);
+		gsi_free(irq, msi->gsi);
 		pthread_mutex_unlock(&irq->lock);
 	}
 	if (msi->fd >= 0)

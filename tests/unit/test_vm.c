@@ -261,6 +261,29 @@ START_TEST(user_id_can_change)
 }
 END_TEST
 
+/* KVM refuses all routes if one is nonsense: a message that no local APIC could take. */
+START_TEST(bad_message_harms_no_other)
+{
+	const uint64_t good = 0xfee00000, bad = 0x1fee00000;
+	struct hako_vm *vm = new_vm("micro", "1");
+	struct msi a, b;
+
+	ck_assert_int_eq(msi_init(&a, (struct vm *)vm, &err), 0);
+	ck_assert_int_eq(msi_init(&b, (struct vm *)vm, &err), 0);
+	ck_assert_int_eq(msi_update(&b, bad, 0x31, false, &err), -EINVAL);
+	ck_assert_int_eq(msi_update(&b, bad, 0x31, false, &err), -EINVAL);
+	ck_assert_int_eq(msi_update(&a, good, 0x32, false, &err), 0);
+	ck_assert_int_eq(msi_update(&b, good, 0x31, false, &err), 0);
+	ck_assert_int_eq(msi_update(&b, bad, 0x31, false, &err), -EINVAL);
+	ck_assert_int_eq(msi_update(&b, bad, 0x31, false, &err), -EINVAL);
+	ck_assert_int_eq(msi_update(&a, good, 0x33, false, &err), 0);
+	ck_assert_int_eq(msi_update(&b, good, 0x31, false, &err), 0);
+	msi_free(&a);
+	msi_free(&b);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 static int open_descriptors(void)
 {
 	int n = 0;
@@ -307,6 +330,7 @@ int main(void)
 	tcase_add_test(tc, many_at_once);
 	tcase_add_test(tc, panics_do_not_stop_it);
 	tcase_add_test(tc, user_id_can_change);
+	tcase_add_test(tc, bad_message_harms_no_other);
 	tcase_add_loop_test(tc, nothing_is_left, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
