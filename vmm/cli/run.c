@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -27,7 +28,7 @@ const struct option cli_run_options[] = {
 struct run {
 	struct cli_run_config config;
 	struct hako_vm *vm;
-	bool have_net, have_console;
+	bool have_net, have_console, have_pidfile;
 	FILE *log;
 	sigset_t old_mask;
 	int signal_fd;
@@ -165,6 +166,7 @@ static int open_log(struct run *run, struct hako_error *err)
 
 static int write_pidfile(struct run *run, struct hako_error *err)
 {
+	struct stat st;
 	char text[16];
 	int fd, r;
 
@@ -173,6 +175,7 @@ static int write_pidfile(struct run *run, struct hako_error *err)
 	fd = open(run->config.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return error_errno(err, -errno, "--pidfile %s", run->config.pidfile);
+	run->have_pidfile = !fstat(fd, &st) && S_ISREG(st.st_mode); /* /dev/null stays */
 	snprintf(text, sizeof(text), "%d\n", getpid());
 	r = write_all(fd, text, strlen(text));
 	close(fd);
@@ -267,7 +270,7 @@ int cli_run(int argc, char **argv)
 			status = cli_fail(&err);
 	}
 	hako_vm_destroy(run.vm);
-	if (run.config.pidfile && status >= 0)
+	if (run.have_pidfile)
 		unlink(run.config.pidfile);
 	if (run.log && run.log != stderr)
 		fclose(run.log);
