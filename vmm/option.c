@@ -220,8 +220,10 @@ static int set_mac(const struct option *opt, uint8_t *mac, const char *value,
 	unsigned int b[6];
 	char end;
 
-	if (strlen(value) != 17 || sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2],
-					  &b[3], &b[4], &b[5], &end) != 6)
+	/* sscanf() alone would take spaces and signs too. */
+	if (strlen(value) != 17 || strspn(value, "0123456789abcdefABCDEF:") != 17 ||
+	    sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5],
+		   &end) != 6)
 		return error_set(err, -EINVAL, "%s=%s: not a MAC address such as 52:54:00:12:34:56",
 				 opt->name, value);
 	if (b[0] & 1)

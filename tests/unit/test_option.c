@@ -151,6 +151,8 @@ static const struct {
 	{"size=99999999E", "out of range", -ERANGE},
 	{"mac=52:54:00:12:34", "not a MAC", -EINVAL},
 	{"mac=52:54:00:12:34:5g", "not a MAC", -EINVAL},
+	{"mac=52:54:00:12:34:-6", "not a MAC", -EINVAL},
+	{"mac= 2:54:00:12:34:56", "not a MAC", -EINVAL},
 	{"mac=53:54:00:12:34:56", "multicast", -EINVAL},
 	{"=x", "without a name", -EINVAL},
 	{"text=a,,,port=7", "no such option", 0},
