@@ -186,6 +186,12 @@ static int new_pair(struct vm *vm, struct keyvals *kv, enum class_kind kind,
 	r = class_get(kind, backend_class, &back, err);
 	if (!r)
 		r = vm_device_class(vm, device, &front, err);
+	if (!r) {
+		const struct option *const tables[] = {back->options, front->options,
+						       front->bus_options};
+
+		r = options_check_known(tables, ARRAY_SIZE(tables), kv, err);
+	}
 	if (!r)
 		r = split_keyvals(kv, back, &back_kv) ?: keyvals_add(&back_kv, "id", id);
 	drop_used(kv);
@@ -210,24 +216,42 @@ static const struct {
 	{"cache", "writeback", "write-cache", "on"},
 };
 
-static int translate_drive(struct keyvals *kv)
+static const char *const cache_names[] = {"none", "unsafe", "writethrough", "writeback", NULL};
+
+/* cache= with a value that drive_names lacks. */
+static int check_cache(const char *value, struct hako_error *err)
+{
+	static const struct option option = {
+		.name = "cache",
+		.type = OPTION_ENUM,
+		.values = cache_names,
+	};
+	int i;
+
+	return option_set(&option, &i, value, err);
+}
+
+static int translate_drive(struct keyvals *kv, struct hako_error *err)
 {
 	for (size_t i = 0; i < kv->n; i++) {
 		struct keyval *v = &kv->v[i];
+		int r = strcmp(v->key, "cache") ? 0 : check_cache(v->value, err);
 
+		if (r)
+			return r;
 		for (size_t j = 0; j < ARRAY_SIZE(drive_names); j++) {
 			const char *as = drive_names[j].blockdev_value;
 			char *key, *value;
 
 			if (strcmp(v->key, drive_names[j].key) ||
-			    (drive_names[j].value && strcmp(v->value, drive_names[j].value)))
+			    (drive_names[j].value && strcasecmp(v->value, drive_names[j].value)))
 				continue;
 			key = strdup(drive_names[j].blockdev_key);
 			value = strdup(as ? as : v->value);
 			if (!key || !value) {
 				free(key);
 				free(value);
-				return -ENOMEM;
+				return error_errno(err, -ENOMEM, "options");
 			}
 			free(v->key);
 			free(v->value);
@@ -249,7 +273,7 @@ static int new_disk(struct vm *vm, const char *text, unsigned int n, struct hako
 	snprintf(id, sizeof(id), "disk%u", n);
 	r = keyvals_parse(&kv, text, "filename", err);
 	if (!r)
-		r = translate_drive(&kv);
+		r = translate_drive(&kv, err);
 	if (!r)
 		format = keyvals_take(&kv, "format");
 	if (!r)

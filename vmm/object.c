@@ -101,10 +101,14 @@ static void object_free(struct object *obj)
 static int object_configure(struct object *obj, struct keyvals *kv, struct hako_error *err)
 {
 	const struct class *cls = obj->class;
+	const struct option *const tables[] = {cls->bus_options, cls->options};
 	const char *id = kv ? keyvals_take(kv, "id") : NULL;
 	struct keyvals none = {0};
 	int r;
 
+	r = kv ? options_check_known(tables, ARRAY_SIZE(tables), kv, err) : 0;
+	if (r)
+		return r;
 	if (id) {
 		if (object_find(obj->vm, cls->kind, id))
 			return error_set(err, -EEXIST, "id=%s: another %s has this name", id,

@@ -335,14 +335,17 @@ int options_defaults(const struct option *table, void *obj, struct hako_error *e
 	return 0;
 }
 
-static int unknown_option(const struct option *table, const char *key, struct hako_error *err)
+static int unknown_option(const struct option *const *tables, size_t ntables, const char *key,
+			  struct hako_error *err)
 {
 	const char *names[128];
 	const char *nearest;
 	size_t n = 0;
 
-	for (; table && table->name && n < ARRAY_SIZE(names) - 2; table++)
-		names[n++] = table->name;
+	for (size_t i = 0; i < ntables; i++)
+		for (const struct option *o = tables[i]; o && o->name; o++)
+			if (n < ARRAY_SIZE(names) - 2)
+				names[n++] = o->name;
 	names[n++] = "id";
 	names[n] = NULL;
 	nearest = str_nearest(key, names);
@@ -352,11 +355,29 @@ static int unknown_option(const struct option *table, const char *key, struct ha
 	return error_set(err, -EINVAL, "%s: no such option", key);
 }
 
-int options_check_used(const struct option *table, const struct keyvals *kv, struct hako_error *err)
+static bool is_known(const struct option *const *tables, size_t ntables, const char *key)
+{
+	for (size_t i = 0; i < ntables; i++)
+		for (const struct option *o = tables[i]; o && o->name; o++)
+			if (!strcmp(o->name, key))
+				return true;
+	return !strcmp(key, "id");
+}
+
+int options_check_known(const struct option *const *tables, size_t ntables,
+			const struct keyvals *kv, struct hako_error *err)
+{
+	for (size_t i = 0; i < kv->n; i++)
+		if (!kv->v[i].used && !is_known(tables, ntables, kv->v[i].key))
+			return unknown_option(tables, ntables, kv->v[i].key, err);
+	return 0;
+}
+
+static int check_used(const struct option *table, const struct keyvals *kv, struct hako_error *err)
 {
 	for (size_t i = 0; i < kv->n; i++)
 		if (!kv->v[i].used)
-			return unknown_option(table, kv->v[i].key, err);
+			return unknown_option(&table, 1, kv->v[i].key, err);
 	return 0;
 }
 
@@ -380,7 +401,7 @@ int options_apply(const struct option *table, void *obj, struct keyvals *kv, boo
 			return error_set(err, -EINVAL, "%s=… is missing (%s)", opt->name,
 					 opt->help);
 	}
-	return strict ? options_check_used(table, kv, err) : 0;
+	return strict ? check_used(table, kv, err) : 0;
 }
 
 void options_free(const struct option *table, void *obj)

@@ -118,9 +118,9 @@ int options_defaults(const struct option *table, void *obj, struct hako_error *e
 int options_apply(const struct option *table, void *obj, struct keyvals *kv, bool strict,
 		  struct hako_error *err);
 
-/** The error of options_apply()'s strict mode alone: does @kv have a key that nobody took? */
-int options_check_used(const struct option *table, const struct keyvals *kv,
-		       struct hako_error *err);
+/** Is each key that nobody took "id" or in one of the @ntables (which may be NULL)? If not, the error names the nearest. */
+int options_check_known(const struct option *const *tables, size_t ntables,
+			const struct keyvals *kv, struct hako_error *err);
 
 /** Set one option from its text. */
 int option_set(const struct option *opt, void *obj, const char *value, struct hako_error *err);
