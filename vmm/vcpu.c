@@ -310,6 +310,8 @@ int vcpus_new(struct vm *vm, uint32_t n, struct hako_error *err)
 	vm->vcpu = calloc(n, sizeof(*vm->vcpu));
 	if (!all || !vm->vcpu) {
 		free(all);
+		free(vm->vcpu);
+		vm->vcpu = NULL;
 		return error_errno(err, -ENOMEM, "%u vCPUs", n);
 	}
 	vm->vcpus = all;
