@@ -66,7 +66,7 @@ HAKO_API int hako_vm_create(struct hako_vm *vm, struct hako_error *err);
 
 /**
  * Have lines about what the guest does wrong, and the like, given to @log: from any of the VM's threads, one at a time, at most a hundred
- * a second. Before hako_vm_create().
+ * a second. Before hako_vm_create(). @log must not call the VM.
  */
 HAKO_API void hako_vm_set_log(struct hako_vm *vm, void (*log)(void *opaque, const char *line),
 			      void *opaque);

@@ -51,15 +51,16 @@ int hako_vm_set(struct hako_vm *handle, const char *option, const char *value,
 {
 	struct vm *vm = to_vm(handle);
 	struct keyvals kv = {0};
-	int r;
+	int r = keyvals_add(&kv, option, value);
 
-	if (vm->state != VM_NEW)
-		return error_set(err, -EBUSY, "--%s: the VM has been created already", option);
-	r = keyvals_add(&kv, option, value);
 	if (r)
-		error_errno(err, r, "--%s", option);
+		return error_errno(err, r, "--%s", option);
+	pthread_mutex_lock(&vm->lock);
+	if (vm->state != VM_NEW)
+		r = error_set(err, -EBUSY, "--%s: the VM has been created already", option);
 	else if ((r = options_apply(vm_config_options, vm->config, &kv, true, err)))
 		error_prefix(err, "--%s", option);
+	pthread_mutex_unlock(&vm->lock);
 	keyvals_free(&kv);
 	return r;
 }
@@ -320,20 +321,29 @@ int hako_vm_end_fd(struct hako_vm *vm)
 	return vm_control_end_fd(to_vm(vm));
 }
 
+static const char *chardev_get(const struct chardev *chr, const char *property)
+{
+	if (!strcmp(property, "console"))
+		return chr->path;
+	if (!strcmp(property, "terminal") && chr->terminal)
+		return chr->terminal == CHARDEV_TERMINAL_RAW ? "raw" : "signals";
+	return NULL;
+}
+
 const char *hako_vm_get(struct hako_vm *handle, const char *property)
 {
 	struct vm *vm = to_vm(handle);
+	const char *value = NULL;
 	struct object *obj;
 
+	pthread_mutex_lock(&vm->lock);
 	list_for_each(obj, &vm->objects[CLASS_CHARDEV], link) {
-		const struct chardev *chr = container_of(obj, struct chardev, obj);
-
-		if (!strcmp(property, "console") && chr->path)
-			return chr->path;
-		if (!strcmp(property, "terminal") && chr->terminal)
-			return chr->terminal == CHARDEV_TERMINAL_RAW ? "raw" : "signals";
+		value = chardev_get(container_of(obj, struct chardev, obj), property);
+		if (value)
+			break;
 	}
-	return NULL;
+	pthread_mutex_unlock(&vm->lock);
+	return value;
 }
 
 void hako_vm_destroy(struct hako_vm *handle)
