@@ -275,6 +275,7 @@ static int request(struct vm *vm, enum vm_request_kind kind, struct hako_error *
 	if (!alive(vm)) {
 		r = not_there(vm, err);
 	} else {
+		vm_control_take(vm); /* what the guest asked for before must not be in the way */
 		vm_request(vm, kind, 0);
 		vm_control_take(vm);
 	}
