@@ -19,6 +19,7 @@
 #define EFER_LMA	BIT(10)
 #define MSR_MISC_ENABLE 0x1a0
 #define MSR_TSC		0x10
+#define MSR_FEAT_CTL	0x3a
 #define MSR_MAX		256
 
 /*
@@ -241,11 +242,18 @@ static int restore_power_on(struct vcpu *v, const struct kvm_regs *regs,
 	 * still reckon with it. Writing 0 makes it find the offset again that all vCPUs share.
 	 */
 	static const struct kvm_msr_entry tsc = {.index = MSR_TSC};
+	/*
+	 * A guest that was a hypervisor itself may be in VMX operation still, where KVM refuses a CR4 without VMXE.
+	 * Host writes of 0 to this MSR end that.
+	 */
+	static const struct kvm_msr_entry feat_ctl = {.index = MSR_FEAT_CTL};
 	struct kvm *kvm = v->vm->kvm;
 	struct cpu_state *s = v->power_on;
 	int r;
 
-	r = vcpu_ioctl(v, KVM_SET_MP_STATE, &s->mp_state, "run state", err);
+	r = set_msrs(v, &feat_ctl, 1);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_SET_MP_STATE, &s->mp_state, "run state", err);
 	if (!r)
 		r = vcpu_ioctl(v, KVM_SET_VCPU_EVENTS, &s->events, "events", err);
 	if (!r)
