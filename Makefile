@@ -11,8 +11,11 @@ CC := gcc
 endif
 WITHOUT ?=
 
-# V=1 shows the commands.
+# V=1 shows the commands, -s nothing.
 ifeq ($(V),1)
+say :=
+else ifneq ($(findstring s,$(firstword -$(MAKEFLAGS))),)
+Q   := @
 say :=
 else
 Q   := @
