@@ -3,6 +3,7 @@
 #include <check.h>
 #include <elf.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -284,6 +285,43 @@ START_TEST(bad_message_harms_no_other)
 }
 END_TEST
 
+/* A guest that does nothing but reset itself, and a caller who wants other things meanwhile. */
+START_TEST(resets_without_end)
+{
+	static const uint8_t code[16] = {
+		0xff, 0x05, 0x04, 0x00, 0x20, 0x00, /* incl BOOTS */
+		0xb0, 0xfe,			    /* mov $0xfe, %al */
+		0xe6, 0x64,			    /* out %al, $0x64: the i8042's reset line */
+		0xeb, 0xfe,			    /* 1: jmp 1b */
+	};
+	struct hako_exit_info info;
+	struct hako_vm *vm;
+	uint32_t boots;
+	size_t heap;
+
+	write_kernel(code);
+	vm = new_vm(machines[_i], "2");
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	wait_above(vm, BOOTS, 20);
+	heap = mallinfo2().uordblks;
+	for (int i = 0; i < 20; i++) {
+		wait_above(vm, BOOTS, peek(vm, BOOTS) + 5);
+		ck_assert_int_eq(hako_vm_pause(vm, &err), 0);
+		boots = peek(vm, BOOTS);
+		usleep(2000);
+		ck_assert_uint_eq(peek(vm, BOOTS), boots);
+		ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+		ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+		ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+	}
+	ck_assert_uint_lt(mallinfo2().uordblks, heap + 16 * KiB);
+	ck_assert_int_eq(hako_vm_stop(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_wait(vm, 0, &info, &err), 0);
+	ck_assert_int_eq(info.reason, HAKO_EXIT_STOPPED);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 static int open_descriptors(void)
 {
 	int n = 0;
@@ -331,6 +369,7 @@ int main(void)
 	tcase_add_test(tc, panics_do_not_stop_it);
 	tcase_add_test(tc, user_id_can_change);
 	tcase_add_test(tc, bad_message_harms_no_other);
+	tcase_add_loop_test(tc, resets_without_end, 0, 2);
 	tcase_add_loop_test(tc, nothing_is_left, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
