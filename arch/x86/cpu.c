@@ -20,7 +20,12 @@
 #define MSR_MISC_ENABLE 0x1a0
 #define MSR_TSC		0x10
 #define MSR_FEAT_CTL	0x3a
-#define MSR_MAX		256
+#define MSR_MTRR_BASE0	0x200 /* and mask, eight pairs */
+#define MSR_MTRR_TYPE	0x2ff
+#define MTRR_ENABLE	BIT(11)
+#define MTRR_WRITE_BACK 6
+#define MTRRS		28
+#define MSR_MAX		512
 
 /*
  * The power-on state is what KVM gave a fresh vCPU: it knows best. A reset puts it back; the time-stamp counter alone goes on, since
@@ -70,10 +75,25 @@ static int set_cpuid(struct vcpu *v, struct hako_error *err)
 
 struct msr_buf {
 	struct kvm_msrs head;
-	struct kvm_msr_entry entry[MSR_MAX];
+	struct kvm_msr_entry entry[MSR_MAX + MTRRS];
 };
 
-/* The MSRs that KVM would save. It stops at the first that it cannot read: leave that one out and try again. */
+/* KVM's list leaves these out. */
+static uint32_t add_mtrrs(struct kvm_msr_entry *entry)
+{
+	static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a,
+					 0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < 16; i++)
+		entry[n++].index = MSR_MTRR_BASE0 + i;
+	for (uint32_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		entry[n++].index = fixed[i];
+	entry[n++].index = MSR_MTRR_TYPE;
+	return n;
+}
+
+/* The MSRs that KVM would save, and a few more. It stops at the first that it cannot read: leave that one out and try again. */
 static struct cpu_state *read_msrs(struct vcpu *v)
 {
 	struct {
@@ -89,6 +109,7 @@ static struct cpu_state *read_msrs(struct vcpu *v)
 	for (uint32_t i = 0; i < list.head.nmsrs; i++)
 		if (list.index[i] != MSR_TSC)
 			msrs->entry[n++].index = list.index[i];
+	n += add_mtrrs(&msrs->entry[n]);
 	while (n) {
 		int got;
 
@@ -160,15 +181,16 @@ static int save_power_on(struct vcpu *v, struct hako_error *err)
 
 int cpu_init(struct vcpu *v, struct hako_error *err)
 {
-	static const struct kvm_msr_entry misc_enable = {
-		.index = MSR_MISC_ENABLE,
-		.data = 1, /* fast string operations, as every firmware leaves it */
+	/* As every firmware leaves them: fast string operations; memory is write-back, and Linux may use its PAT. */
+	static const struct kvm_msr_entry firmware[] = {
+		{.index = MSR_MISC_ENABLE, .data = 1},
+		{.index = MSR_MTRR_TYPE, .data = MTRR_ENABLE | MTRR_WRITE_BACK},
 	};
 	int r;
 
 	r = set_cpuid(v, err);
 	if (!r)
-		r = set_msrs(v, &misc_enable, 1);
+		r = set_msrs(v, firmware, ARRAY_SIZE(firmware));
 	if (!r)
 		r = save_power_on(v, err);
 	return r;

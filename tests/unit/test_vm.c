@@ -3,13 +3,16 @@
 #include <check.h>
 #include <elf.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
 #define COUNTER 0x200000 /* counts up for ever */
@@ -146,6 +149,35 @@ START_TEST(reset_starts_anew)
 		usleep(5000);
 		ck_assert_uint_eq(peek(vm, COUNTER), count);
 	}
+	hako_vm_destroy(vm);
+}
+END_TEST
+
+static uint64_t msr(struct hako_vm *vm, unsigned long request, uint32_t index, uint64_t value)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msrs = {{.nmsrs = 1}, {.index = index, .data = value}};
+
+	ck_assert_int_eq(ioctl(((struct vm *)vm)->vcpu[1].fd, request, &msrs), 1);
+	return msrs.entry.data;
+}
+
+/* Memory types (SDM volume 3A, 11.11): enabled, write-back; what the guest makes of them does not outlive it. */
+START_TEST(memory_types)
+{
+	struct hako_vm *vm = new_vm("micro", "2");
+
+	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x2ff, 0), 0x806);
+	msr(vm, KVM_SET_MSRS, 0x2ff, 0xc00);
+	msr(vm, KVM_SET_MSRS, 0x201, 0xfff000800);
+	msr(vm, KVM_SET_MSRS, 0x26f, 0x0606060606060606);
+	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x2ff, 0), 0xc00);
+	ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x2ff, 0), 0x806);
+	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x201, 0), 0);
+	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x26f, 0), 0);
 	hako_vm_destroy(vm);
 }
 END_TEST
@@ -362,6 +394,7 @@ int main(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, pause_is_exact, 0, 2);
 	tcase_add_loop_test(tc, reset_starts_anew, 0, 2);
+	tcase_add_test(tc, memory_types);
 	tcase_add_test(tc, no_reboot_ends);
 	tcase_add_loop_test(tc, stop_ends, 0, 2);
 	tcase_add_test(tc, wrong_order);
