@@ -133,9 +133,6 @@ static int source_open(struct boot_source *s, const struct boot_config *config,
 	s->append = strdup(config->append ? config->append : "");
 	if (!s->kernel_path || !s->append)
 		return error_set(err, -ENOMEM, "out of memory");
-	if (strlen(s->append) >= BOOT_CMDLINE_MAX)
-		return error_set(err, -E2BIG, "kernel command line of %zu bytes, at most %u can be",
-				 strlen(s->append), BOOT_CMDLINE_MAX - 1);
 	ret = image_open(&s->kernel.img, s->kernel_path, err);
 	if (ret)
 		return ret;
@@ -156,6 +153,11 @@ int boot_open(const struct boot_config *config, struct boot_source **src, struct
 	*src = NULL;
 	if (!s)
 		return error_set(err, -ENOMEM, "out of memory");
+	if (config->append && strlen(config->append) >= BOOT_CMDLINE_MAX) {
+		free(s);
+		return error_set(err, -E2BIG, "--append: %zu bytes, at most %u can be",
+				 strlen(config->append), BOOT_CMDLINE_MAX - 1);
+	}
 	s->kernel.img.fd = s->initrd.fd = -1;
 	ret = source_open(s, config, err);
 	if (ret) {
