@@ -80,6 +80,22 @@ int boot_image_read(const struct boot_image *img, uint64_t off, void *buf, uint6
 	return ret ? error_errno(err, ret, "%s", img->path) : 0;
 }
 
+int boot_image_copy(const struct boot_image *img, uint8_t **copy, struct hako_error *err)
+{
+	uint8_t *p = mmap(NULL, img->size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int ret;
+
+	if (p == MAP_FAILED)
+		return error_errno(err, -errno, "%s", img->path);
+	ret = boot_image_read(img, 0, p, img->size, err);
+	if (ret)
+		munmap(p, img->size);
+	else
+		*copy = p;
+	return ret;
+}
+
 int boot_identify(struct boot_kernel *k, struct hako_error *err)
 {
 	uint8_t head[BOOT_HEAD_SIZE];
@@ -378,16 +394,19 @@ static int install_packed(struct boot_install *in, const struct boot_kernel *pac
 	struct boot_kernel *k = calloc(1, sizeof(*k));
 	const struct boot_image *img = &packed->img;
 	size_t room = in->mem->ram_size, got = 0;
-	void *file, *out;
+	uint8_t *file = NULL;
+	void *out;
 	int ret;
 
-	file = mmap(NULL, img->size, PROT_READ, MAP_PRIVATE, img->fd, 0);
 	out = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 		   -1, 0);
-	if (!k || file == MAP_FAILED || out == MAP_FAILED) {
+	if (!k || out == MAP_FAILED) {
 		ret = error_set(err, -ENOMEM, "%s: out of memory", img->path);
 		goto out;
 	}
+	ret = boot_image_copy(img, &file, err);
+	if (ret)
+		goto out;
 	ret = unpack(packed->packed, file, img->size, out, room, &got, err);
 	if (ret) {
 		error_prefix(err, "%s", img->path);
@@ -400,7 +419,7 @@ static int install_packed(struct boot_install *in, const struct boot_kernel *pac
 	if (!ret)
 		ret = install(in, k, initrd, err);
 out:
-	if (file != MAP_FAILED)
+	if (file)
 		munmap(file, img->size);
 	if (out != MAP_FAILED)
 		munmap(out, room);

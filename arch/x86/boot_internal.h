@@ -30,6 +30,12 @@ struct boot_image {
 int boot_image_read(const struct boot_image *img, uint64_t off, void *buf, uint64_t len,
 		    struct hako_error *err);
 
+/**
+ * All of a file in fresh memory, which the caller gives back with munmap(). Not a mapping of the file: that raises SIGBUS if
+ * somebody shortens it.
+ */
+int boot_image_copy(const struct boot_image *img, uint8_t **copy, struct hako_error *err);
+
 /* --- kernels ---------------------------------------------------------------------------------- */
 
 enum boot_format {

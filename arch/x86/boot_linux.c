@@ -207,9 +207,9 @@ static int unpack_payload(const struct boot_kernel *k, void *out, size_t room, s
 	uint8_t *file;
 	int ret;
 
-	file = mmap(NULL, k->img.size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, k->img.fd, 0);
-	if (file == MAP_FAILED)
-		return error_errno(err, -errno, "%s", k->img.path);
+	ret = boot_image_copy(&k->img, &file, err);
+	if (ret)
+		return ret;
 	payload = file + k->bz.pm_offset + h->payload_offset;
 	ret = unpack(unpack_detect(payload, h->payload_length), payload, h->payload_length, out,
 		     room, got, err);

@@ -223,6 +223,32 @@ START_TEST(test_mutations)
 }
 END_TEST
 
+/* Somebody writes the kernel's file anew after it was opened: found out when the guest starts again. */
+START_TEST(test_shortened)
+{
+	static uint8_t packed[BZ_MAX / 2];
+	struct boot_config c = {.decompress = BOOT_DECOMPRESS_HOST};
+	uint8_t *vmlinux = make_vmlinux(BZ_PREF, second_at[0]);
+	size_t len = pack(GZIP, vmlinux, VM_SIZE, packed, sizeof(packed));
+	struct boot_source *src;
+	struct file f;
+
+	free(vmlinux);
+	if (!len)
+		return;
+	make_bzimage(packed, len, len);
+	f = _i ? make_file(packed, len) : make_file(bz, bz_len);
+	c.kernel = f.path;
+	ck_assert_int_eq(boot_open(&c, &src, &err), 0);
+	ck_assert_int_eq(boot_install(src, &mem, &map, 0xe0000, &entry, &err), 0);
+	ck_assert_int_eq(ftruncate(f.fd, _i ? 0 : 4096), 0);
+	ck_assert_int_eq(boot_install(src, &mem, &map, 0xe0000, &entry, &err), -ENODATA);
+	ck_assert_ptr_nonnull(strstr(err.message, "has become shorter"));
+	boot_close(src);
+	close(f.fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("boot_bad");
@@ -238,6 +264,7 @@ int main(void)
 	tcase_add_test(tc, test_foreign);
 	tcase_add_test(tc, test_elf_bad);
 	tcase_add_loop_test(tc, test_mutations, 0, 4);
+	tcase_add_loop_test(tc, test_shortened, 0, 2);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
