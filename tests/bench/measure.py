@@ -137,13 +137,16 @@ def rotated(names, turn):
 # --- command lines ---------------------------------------------------------------------------
 
 
-def qemu_base(machine, memory=128, cpu=None):
+def qemu_cpu():
+    """The host's CPU; kvm_pvm does not have an MSR that QEMU would set."""
+    return 'host,-arch-capabilities' if os.path.exists('/sys/module/kvm_pvm') else 'host'
+
+
+def qemu_base(machine_type, memory=128):
     """QEMU without anything that is not asked for."""
-    if cpu is None:
-        # kvm_pvm does not have this MSR, which QEMU would set.
-        cpu = 'host,-arch-capabilities' if os.path.exists('/sys/module/kvm_pvm') else 'host'
-    return [QEMU, '-nodefaults', '-no-user-config', '-display', 'none', '-machine', machine, '-accel', 'kvm',
-            '-cpu', cpu, '-m', f'{memory}M', '-global', 'virtio-mmio.force-legacy=false',
+    return [QEMU, '-nodefaults', '-no-user-config', '-display', 'none', '-machine', machine_type,
+            '-accel', 'kvm', '-cpu', qemu_cpu(), '-m', f'{memory}M',
+            '-global', 'virtio-mmio.force-legacy=false',
             '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', '-no-reboot']
 
 
