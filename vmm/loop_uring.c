@@ -17,7 +17,7 @@
  * Requests that are handed over in one turn. Those that are served from the page cache are done when io_uring_enter(2) returns: with more
  * at a time the guest waits longer for the first, with fewer there are more entries and interrupts.
  */
-#define URING_IO_BATCH 8
+#define URING_IO_BATCH	 8
 
 /*
  * A wake-up without an event, such as a change of a terminal's modes, ends a poll with EINVAL on some kernels (seen with 6.18): it
