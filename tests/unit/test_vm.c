@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "vmm/vcpu.h"
@@ -379,6 +380,51 @@ START_TEST(nothing_is_left)
 }
 END_TEST
 
+/* Creation fails at every step in turn, for want of a descriptor, and leaves nothing. */
+START_TEST(fails_at_every_step)
+{
+	static const char *const options[][2] = {
+		{"memory", "16M"},	    {"cpus", "2"},
+		{"iothread", "io"},	    {"net", "user"},
+		{"console", "virtio:null"}, {"console", "null"},
+		{"device", "virtio-rng"},
+	};
+	struct rlimit limit, before;
+	int n, r = -1, failed = 0;
+	struct hako_vm *vm;
+	char disk[96];
+
+	snprintf(disk, sizeof(disk), "%s,read-only=on,iothread=io", kernel);
+	hako_vm_destroy(new_vm(machines[_i % 2], "1"));
+	getrlimit(RLIMIT_NOFILE, &before);
+	n = open_descriptors();
+	limit = before;
+	for (limit.rlim_cur = n; r && limit.rlim_cur < 300u + n; limit.rlim_cur++) {
+		ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+		for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+			ck_assert_int_eq(hako_vm_set(vm, options[i][0], options[i][1], &err), 0);
+		hako_vm_set(vm, "machine", machines[_i % 2], &err);
+		hako_vm_set(vm, "loop", _i < 2 ? "auto" : "threads", &err);
+		hako_vm_set(vm, "kernel", kernel, &err);
+		hako_vm_set(vm, "disk", disk, &err);
+		setrlimit(RLIMIT_NOFILE, &limit);
+		r = hako_vm_create(vm, &err);
+		failed += r != 0;
+		if (r) {
+			ck_assert_int_lt(r, 0);
+			ck_assert_int_eq(err.code, r);
+			ck_assert_ptr_null(strchr(err.message, '\n'));
+			ck_assert_int_eq(hako_vm_start(vm, NULL), -ESHUTDOWN);
+		}
+		hako_vm_destroy(vm);
+		setrlimit(RLIMIT_NOFILE, &before);
+		ck_assert_int_eq(open_descriptors(), n);
+	}
+	ck_assert_msg(!r, "%s", err.message);
+	ck_assert_int_gt(failed, 5);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vm");
@@ -404,6 +450,7 @@ int main(void)
 	tcase_add_test(tc, bad_message_harms_no_other);
 	tcase_add_loop_test(tc, resets_without_end, 0, 2);
 	tcase_add_loop_test(tc, nothing_is_left, 0, 2);
+	tcase_add_loop_test(tc, fails_at_every_step, 0, 4);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
