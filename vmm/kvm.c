@@ -37,6 +37,8 @@ const struct kvm_cap_info kvm_cap_table[] = {
 	OPTIONAL(KVM_CAP_SET_TSS_ADDR, KVM_HAS_TSS_ADDR, "real mode on older Intel CPUs"),
 	OPTIONAL(KVM_CAP_SET_IDENTITY_MAP_ADDR, KVM_HAS_IDENTITY_MAP,
 		 "real mode on older Intel CPUs"),
+	OPTIONAL(KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_HAS_TRIPLE_FAULT_EVENT,
+		 "resets that forget a triple fault"),
 	{NULL},
 };
 

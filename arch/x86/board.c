@@ -50,6 +50,11 @@ static int make_irqchip(struct vm *vm, bool pit, struct hako_error *err)
 		.cap = KVM_CAP_X2APIC_API,
 		.args = {KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK},
 	};
+	/* A vCPU may be stopped between its triple fault and the exit for it: so that a reset takes it back. */
+	struct kvm_enable_cap triple_fault = {
+		.cap = KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+		.args = {1},
+	};
 	struct kvm_pit_config pit_config = {.flags = KVM_PIT_SPEAKER_DUMMY};
 	uint64_t identity_map = IDENTITY_MAP_GPA;
 	struct kvm *kvm = vm->kvm;
@@ -61,6 +66,8 @@ static int make_irqchip(struct vm *vm, bool pit, struct hako_error *err)
 		r = vm_ioctl(vm, KVM_SET_TSS_ADDR, (void *)TSS_GPA, "TSS", err);
 	if (!r && kvm->cap[KVM_HAS_X2APIC_API])
 		r = vm_ioctl(vm, KVM_ENABLE_CAP, &x2apic, "x2APIC", err);
+	if (!r && kvm->cap[KVM_HAS_TRIPLE_FAULT_EVENT])
+		r = vm_ioctl(vm, KVM_ENABLE_CAP, &triple_fault, "triple faults", err);
 	if (!r)
 		r = vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers", err);
 	if (!r && pit)

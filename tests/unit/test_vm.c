@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "vmm/kvm.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
@@ -179,6 +180,32 @@ START_TEST(memory_types)
 	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x2ff, 0), 0x806);
 	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x201, 0), 0);
 	ck_assert_uint_eq(msr(vm, KVM_GET_MSRS, 0x26f, 0), 0);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
+/* What is pending in a vCPU does not outlive a reset either. */
+START_TEST(events_are_forgotten)
+{
+	struct hako_vm *vm = new_vm(machines[_i], "2");
+	int fd = ((struct vm *)vm)->vcpu[1].fd;
+	struct kvm_vcpu_events e = {0};
+
+	ck_assert_int_eq(ioctl(fd, KVM_GET_VCPU_EVENTS, &e), 0);
+	ck_assert_uint_eq(e.flags & KVM_VCPUEVENT_VALID_NMI_PENDING,
+			  KVM_VCPUEVENT_VALID_NMI_PENDING);
+	e.nmi.pending = 1;
+	e.nmi.masked = 1;
+	if (e.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
+		e.triple_fault.pending = 1;
+	ck_assert_int_eq(ioctl(fd, KVM_SET_VCPU_EVENTS, &e), 0);
+	ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+	ck_assert_int_eq(ioctl(fd, KVM_GET_VCPU_EVENTS, &e), 0);
+	ck_assert_uint_eq(e.nmi.pending, 0);
+	ck_assert_uint_eq(e.nmi.masked, 0);
+	ck_assert_uint_eq(e.triple_fault.pending, 0);
+	if (((struct vm *)vm)->kvm->cap[KVM_HAS_TRIPLE_FAULT_EVENT])
+		ck_assert_uint_ne(e.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT, 0);
 	hako_vm_destroy(vm);
 }
 END_TEST
@@ -441,6 +468,7 @@ int main(void)
 	tcase_add_loop_test(tc, pause_is_exact, 0, 2);
 	tcase_add_loop_test(tc, reset_starts_anew, 0, 2);
 	tcase_add_test(tc, memory_types);
+	tcase_add_loop_test(tc, events_are_forgotten, 0, 2);
 	tcase_add_test(tc, no_reboot_ends);
 	tcase_add_loop_test(tc, stop_ends, 0, 2);
 	tcase_add_test(tc, wrong_order);
