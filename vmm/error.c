@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "util.h"
 
@@ -14,6 +15,44 @@ static void one_line(char *text)
 			*text = '?';
 }
 
+/* What is too long loses its middle: the option is at the start, the cause at the end. */
+static void put(struct hako_error *err, const char *text, size_t len)
+{
+	const size_t size = sizeof(err->message), head = size / 2, tail = size - head - 4;
+
+	if (len < size) {
+		memcpy(err->message, text, len + 1);
+	} else {
+		memcpy(err->message, text, head);
+		memcpy(err->message + head, "...", 3);
+		memcpy(err->message + head + 3, text + len - tail, tail + 1);
+	}
+	one_line(err->message);
+}
+
+static void put_format(struct hako_error *err, const char *fmt, va_list ap)
+{
+	va_list again;
+	char *text;
+	int len;
+
+	va_copy(again, ap);
+	len = vsnprintf(err->message, sizeof(err->message), fmt, ap);
+	if (len >= (int)sizeof(err->message) && vasprintf(&text, fmt, again) >= 0) {
+		put(err, text, len);
+		free(text);
+	}
+	va_end(again);
+	one_line(err->message);
+}
+
+static void put_both(struct hako_error *err, const char *first, const char *second)
+{
+	char text[2 * sizeof(err->message) + 2];
+
+	put(err, text, snprintf(text, sizeof(text), "%s: %s", first, second));
+}
+
 int error_set(struct hako_error *err, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -22,51 +61,37 @@ int error_set(struct hako_error *err, int code, const char *fmt, ...)
 		return code;
 	err->code = code;
 	va_start(ap, fmt);
-	vsnprintf(err->message, sizeof(err->message), fmt, ap);
+	put_format(err, fmt, ap);
 	va_end(ap);
-	one_line(err->message);
 	return code;
 }
 
 int error_errno(struct hako_error *err, int code, const char *fmt, ...)
 {
 	char why[128];
-	size_t len;
 	va_list ap;
 
 	if (!err)
 		return code;
 	err->code = code;
 	va_start(ap, fmt);
-	vsnprintf(err->message, sizeof(err->message), fmt, ap);
+	put_format(err, fmt, ap);
 	va_end(ap);
-	len = strlen(err->message);
-	snprintf(err->message + len, sizeof(err->message) - len, ": %s",
-		 strerror_r(-code, why, sizeof(why)));
-	one_line(err->message);
+	put_both(err, err->message, strerror_r(-code, why, sizeof(why)));
 	return code;
 }
 
 int error_prefix(struct hako_error *err, const char *fmt, ...)
 {
-	char text[sizeof(err->message)];
-	size_t len;
+	struct hako_error prefix;
 	va_list ap;
 
 	if (!err)
 		return -EINVAL;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	put_format(&prefix, fmt, ap);
 	va_end(ap);
-	len = strlen(text);
-	if (len > sizeof(text) - 3)
-		len = sizeof(text) - 3;
-	memcpy(text + len, ": ", 2);
-	len += 2;
-	snprintf(text + len, sizeof(text) - len, "%.*s", (int)(sizeof(text) - len - 1),
-		 err->message);
-	memcpy(err->message, text, sizeof(text));
-	one_line(err->message);
+	put_both(err, prefix.message, err->message);
 	return err->code;
 }
 

@@ -253,6 +253,7 @@ END_TEST
 START_TEST(errors)
 {
 	struct hako_error e;
+	static char name[5000];
 	char deep[64];
 
 	ck_assert_int_eq(error_set(&e, -EINVAL, "at %d", 5), -EINVAL);
@@ -270,6 +271,16 @@ START_TEST(errors)
 		error_hint(&e, "%s", deep);
 	}
 	ck_assert_uint_lt(strnlen(e.message, sizeof(e.message)), sizeof(e.message));
+	/* However long the name is, the option and the cause are there. */
+	memset(name, 'x', sizeof(name) - 1);
+	error_errno(&e, -ENOENT, "%s", name);
+	error_prefix(&e, "--disk %s", name);
+	ck_assert_uint_eq(strlen(e.message), sizeof(e.message) - 1);
+	ck_assert_int_eq(strncmp(e.message, "--disk xxx", 10), 0);
+	ck_assert_ptr_nonnull(strstr(e.message, "xxx: No such file or directory"));
+	error_set(&e, -EINVAL, "--memory %s: not a size", name);
+	ck_assert_int_eq(strncmp(e.message, "--memory xxx", 12), 0);
+	ck_assert_ptr_nonnull(strstr(e.message, "xxx: not a size"));
 	ck_assert_int_eq(error_set(NULL, -EIO, "x"), -EIO);
 	ck_assert_int_eq(error_errno(NULL, -EIO, "x"), -EIO);
 }
