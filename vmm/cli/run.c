@@ -224,9 +224,10 @@ static int run_vm(struct run *run, struct hako_error *err)
 
 	r = open_log(run, err);
 	if (!r)
-		r = take_signals(run, err);
-	if (!r)
 		r = hako_vm_create(run->vm, err);
+	/* Not before: creation may wait, for a socket's other end for instance, and signals end the program then. */
+	if (!r)
+		r = take_signals(run, err);
 	if (!r)
 		r = write_pidfile(run, err);
 	if (r)
