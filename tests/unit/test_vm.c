@@ -56,6 +56,7 @@ static const struct {
 };
 
 static char kernel[64];
+static int kernel_fd;
 static struct hako_error err;
 
 /* @code: instead of the guest's own. */
@@ -74,13 +75,14 @@ static void setup(void)
 {
 	ck_assert_uint_eq(offsetof(__typeof__(guest), note), 116);
 	ck_assert_uint_eq(offsetof(__typeof__(guest), code), 136);
-	snprintf(kernel, sizeof(kernel), "/tmp/hako-test-vm-%d.elf", getpid());
+	kernel_fd = memfd_create("kernel", MFD_CLOEXEC);
+	snprintf(kernel, sizeof(kernel), "/proc/self/fd/%d", kernel_fd);
 	write_kernel(guest.code);
 }
 
 static void teardown(void)
 {
-	unlink(kernel);
+	close(kernel_fd);
 }
 
 static struct hako_vm *new_vm(const char *machine, const char *cpus)
