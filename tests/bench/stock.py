@@ -31,8 +31,14 @@ def tool(*args):
     return p.stdout.strip()
 
 
+def qemu_at_its_best(spec):
+    """QEMU's command line, with the clock that the kernel seeks for five seconds on a microvm without."""
+    return [x.replace('microvm,acpi=on', 'microvm,acpi=on,rtc=on') for x in guest.qemu_command(spec)]
+
+
 def inside(kernel, initrd, disk, rounds):
     """In the lab: each result is a line of JSON."""
+    guest.COMMANDS['qemu'] = qemu_at_its_best
     disks = [guest.Disk(disk, readonly=True)]
     nets = [guest.Net('user', '52:54:00:12:34:56')]
 
