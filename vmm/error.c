@@ -49,8 +49,9 @@ static void put_format(struct hako_error *err, const char *fmt, va_list ap)
 static void put_both(struct hako_error *err, const char *first, const char *second)
 {
 	char text[2 * sizeof(err->message) + 2];
+	int len = snprintf(text, sizeof(text), "%s: %s", first, second);
 
-	put(err, text, snprintf(text, sizeof(text), "%s: %s", first, second));
+	put(err, text, len);
 }
 
 int error_set(struct hako_error *err, int code, const char *fmt, ...)
