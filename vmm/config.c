@@ -82,12 +82,13 @@ int config_finish(struct vm_config *c, struct hako_error *err)
 
 	if (!r)
 		r = parse_cpus(c, err);
+	if (!r && !c->kernel && (c->initrd || c->append))
+		return error_set(err, -EINVAL, "--%s needs --kernel",
+				 c->initrd ? "initrd" : "append");
 	if (!r && !c->kernel)
 		return error_set(err, -EINVAL,
 				 "--kernel FILE is missing (hako has no firmware that could boot "
 				 "from a disk)");
-	if (!r && !c->kernel && (c->initrd || c->append))
-		return error_set(err, -EINVAL, "--initrd and --append need --kernel");
 	return r;
 }
 
