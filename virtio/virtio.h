@@ -256,40 +256,31 @@ void virtio_mmio_detach(struct virtio_device *vdev);
 
 /*
  * A device type registers two classes: NAME-pci and NAME-device (MMIO), as QEMU names them. On the command line NAME stands for the one
- * that the board has (class_get_device()).
+ * that the board has (vm_device_class()).
  */
-#define VIRTIO_CLASS(SYM, NAME, HELP, TYPE, OPTIONS, STATE, CREATE, DESTROY) \
-	static const struct class SYM##_pci_class = {                        \
-		.name = NAME "-pci",                                         \
-		.help = HELP " (PCI)",                                       \
-		.kind = CLASS_DEVICE,                                        \
-		.bus = BUS_VIRTIO_PCI,                                       \
-		.bus_options = virtio_pci_options,                           \
-		.size = sizeof(TYPE),                                        \
-		.options = OPTIONS,                                          \
-		.state = STATE,                                              \
-		.create = CREATE,                                            \
-		.destroy = DESTROY,                                          \
-		.reset = virtio_device_reset,                                \
-		.pause = virtio_device_pause,                                \
-		.resume = virtio_device_resume,                              \
-	};                                                                   \
-	HAKO_CLASS(SYM##_pci_class);                                         \
-	static const struct class SYM##_mmio_class = {                       \
-		.name = NAME "-device",                                      \
-		.help = HELP " (MMIO)",                                      \
-		.kind = CLASS_DEVICE,                                        \
-		.bus = BUS_VIRTIO_MMIO,                                      \
-		.bus_options = virtio_mmio_options,                          \
-		.size = sizeof(TYPE),                                        \
-		.options = OPTIONS,                                          \
-		.state = STATE,                                              \
-		.create = CREATE,                                            \
-		.destroy = DESTROY,                                          \
-		.reset = virtio_device_reset,                                \
-		.pause = virtio_device_pause,                                \
-		.resume = virtio_device_resume,                              \
-	};                                                                   \
-	HAKO_CLASS(SYM##_mmio_class)
+#define VIRTIO_CLASS(SYM, NAME, HELP, TYPE, OPTIONS, STATE, CREATE, DESTROY)                    \
+	VIRTIO_CLASS_ON(SYM##_pci_class, BUS_VIRTIO_PCI, virtio_pci_options, NAME "-pci",       \
+			HELP " (PCI)", TYPE, OPTIONS, STATE, CREATE, DESTROY);                  \
+	VIRTIO_CLASS_ON(SYM##_mmio_class, BUS_VIRTIO_MMIO, virtio_mmio_options, NAME "-device", \
+			HELP " (MMIO)", TYPE, OPTIONS, STATE, CREATE, DESTROY)
+
+/* One of the two. */
+#define VIRTIO_CLASS_ON(SYM, BUS, BUS_OPTIONS, NAME, HELP, TYPE, OPTIONS, STATE, CREATE, DESTROY) \
+	static const struct class SYM = {                                                         \
+		.name = NAME,                                                                     \
+		.help = HELP,                                                                     \
+		.kind = CLASS_DEVICE,                                                             \
+		.bus = BUS,                                                                       \
+		.bus_options = BUS_OPTIONS,                                                       \
+		.size = sizeof(TYPE),                                                             \
+		.options = OPTIONS,                                                               \
+		.state = STATE,                                                                   \
+		.create = CREATE,                                                                 \
+		.destroy = DESTROY,                                                               \
+		.reset = virtio_device_reset,                                                     \
+		.pause = virtio_device_pause,                                                     \
+		.resume = virtio_device_resume,                                                   \
+	};                                                                                        \
+	HAKO_CLASS(SYM)
 
 #endif
