@@ -12,10 +12,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "coroutine.h"
 #include "loop_impl.h"
 
 /* Callbacks may have a few KiB of iovecs on the stack; AddressSanitizer's frames are larger. Only what is touched takes memory. */
-#ifdef __SANITIZE_ADDRESS__
+#ifdef HAVE_ASAN
 #define LOOP_STACK (8 * MiB)
 #else
 #define LOOP_STACK (256 * KiB)
@@ -589,6 +590,7 @@ void loop_free(struct loop *loop)
 	loop_post(loop, &stop.msg);
 	pthread_join(loop->thread, NULL);
 	close(loop->wake_fd);
+	co_free_stacks(loop);
 	free(loop);
 }
 

@@ -34,6 +34,7 @@ struct loop_slot {
 };
 
 struct loop_call_msg;
+struct co;
 
 struct loop_ops {
 	enum loop_engine engine;
@@ -70,6 +71,8 @@ struct loop {
 	struct list slots, pollers;
 	uint64_t poll_ns; /* how long to look before the next sleep; adapts itself */
 	uint64_t poll_max_ns;
+	struct co *co_kept; /* stacks for the next coroutines */
+	unsigned int co_nkept;
 	bool stop;
 	struct loop_watch wake_watch;
 	int wake_fd;

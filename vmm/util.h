@@ -25,6 +25,15 @@
 #define PAGE_SIZE	      4096ull
 #define NSEC_PER_SEC	      1000000000ull
 
+/* Built with AddressSanitizer, of gcc or of clang. */
+#if defined(__SANITIZE_ADDRESS__)
+#define HAVE_ASAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAVE_ASAN
+#endif
+#endif
+
 #define likely(x)	 __builtin_expect(!!(x), 1)
 #define unlikely(x)	 __builtin_expect(!!(x), 0)
 #define READ_ONCE(x)	 __atomic_load_n(&(x), __ATOMIC_RELAXED)

@@ -3,6 +3,21 @@
 #include "block.h"
 #include "vmm/vm.h"
 
+static void deferred_done(struct loop_defer *defer)
+{
+	struct block_req *req = container_of(defer, struct block_req, defer);
+
+	req->done(req, req->res);
+}
+
+void block_done_later(struct block_req *req, int res)
+{
+	req->res = res;
+	req->defer.fn = deferred_done;
+	req->defer.queued = false;
+	loop_defer(req->loop, &req->defer);
+}
+
 int block_use(struct vm *vm, const char *id, const void *user, unsigned int use,
 	      struct block_node **out, struct hako_error *err)
 {

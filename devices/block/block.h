@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Disk nodes: what a disk device reads and writes. A node serves requests of any loop that is attached to it; a request is
- * served in the loop that submits it.
+ * Disk nodes: what a disk device reads and writes. Nodes stand on each other: a format or filter on the node "file" below it, an
+ * overlay also on its "backing" node. A node serves requests of any loop that is attached to it; a request is served in the loop that
+ * submits it. block_co.h has the same for coroutines, and for code that may block.
  */
 #ifndef DEVICES_BLOCK_BLOCK_H
 #define DEVICES_BLOCK_BLOCK_H
@@ -24,7 +25,10 @@ enum block_op {
 #define BLOCK_FUA   1u
 #define BLOCK_UNMAP 2u
 
-/* A request: the caller's memory, untouched by him until @done. offset and bytes are multiples of 512. */
+/*
+ * A request: the caller's memory, untouched by him until @done. Devices keep offset and bytes multiples of 512; nodes accept any from
+ * each other.
+ */
 struct block_req {
 	enum block_op op;
 	uint32_t flags;
@@ -42,15 +46,46 @@ struct block_req {
 	int iov_index;		 /* first buffer that is not complete */
 	int res;
 	uint64_t completed;
+	/* A filter or format that passes the request on as it is: what it has to do at the end. */
+	void (*passed_done)(struct block_req *req, int res);
+	uint64_t passed_offset;
+	void *passed_opaque;
 	void *opaque; /* the submitter's */
 };
 
 /* What a user of a node does, and what it lets others do meanwhile, in this process or another. */
 #define BLOCK_USE_WRITE	      1u
 #define BLOCK_USE_SHARE_WRITE 2u
+#define BLOCK_USE_RESIZE      4u /* it may write beyond the end, which lengthens the node (formats do) */
+
+/* What is at a place of a node. */
+#define BLOCK_STATUS_DATA	1u /* reads come from this node's own data */
+#define BLOCK_STATUS_ZERO	2u /* reads as zeroes */
+#define BLOCK_STATUS_ALLOCATED	4u /* this node decides, not the backing node */
+#define BLOCK_STATUS_OFFSET	8u /* @offset is where it is in @node */
+#define BLOCK_STATUS_COMPRESSED 16u
+
+struct block_status {
+	unsigned int flags;	 /* BLOCK_STATUS_* */
+	uint64_t bytes;		 /* so far it is alike, at least; more than 0 */
+	uint64_t offset;	 /* BLOCK_STATUS_OFFSET */
+	struct block_node *node; /* BLOCK_STATUS_OFFSET */
+};
+
+enum block_prealloc {
+	BLOCK_PREALLOC_OFF,
+	BLOCK_PREALLOC_METADATA,
+	BLOCK_PREALLOC_FALLOC,
+	BLOCK_PREALLOC_FULL,
+};
 
 struct block_ops {
 	void (*submit)(struct block_node *node, struct block_req *req);
+	/*
+	 * The same in the caller's thread, blocking: @req's op, flags, offset, bytes, iov and niov count; the result is done's. For opening and
+	 * closing; while no request is in flight. NULL: cannot (formats need not, only what formats stand on).
+	 */
+	int (*sync)(struct block_node *node, struct block_req *req);
 	/*
 	 * Somebody will use the node as @use (BLOCK_USE_*) says, and does so no more. -EBUSY if another process's use forbids that,
 	 * -EROFS for writing to a node that is read-only. Nodes pass it on to the nodes they stand on.
@@ -60,13 +95,22 @@ struct block_ops {
 	/* A loop will submit requests; it does so any more. Called in no particular thread, while the loop sends none. */
 	int (*attach)(struct block_node *node, struct loop *loop, struct hako_error *err);
 	void (*detach)(struct block_node *node, struct loop *loop);
+	/*
+	 * In a coroutine, or blocking where nothing is in flight; NULL: not possible, or no more is known than that all is data.
+	 * status: of @bytes bytes at @offset, which are within the node; st->bytes may go beyond, but not beyond the end of the node.
+	 */
+	int (*status)(struct block_node *node, uint64_t offset, uint64_t bytes,
+		      struct block_status *st);
+	int (*resize)(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+		      struct hako_error *err);
 };
 
 /* First member of every node. */
 struct block_node {
 	struct object obj;
 	const struct block_ops *ops;
-	uint64_t length; /* bytes, a multiple of 512 */
+	struct block_node *file, *backing; /* on which it stands, or NULL */
+	uint64_t length;		   /* bytes, a multiple of 512; atomic */
 	/* Requests go fastest if offset and length are multiples of request_align and buffers of memory_align; none has to. */
 	uint32_t request_align, memory_align;
 	uint32_t logical_block_size, physical_block_size;
@@ -81,6 +125,9 @@ static inline void block_submit(struct block_node *node, struct block_req *req)
 {
 	node->ops->submit(node, req);
 }
+
+/** Complete @req, at the end of the turn: for nodes that have the result when it is submitted. */
+void block_done_later(struct block_req *req, int res);
 
 /**
  * Plug the VM's node @id into @user, an object or node, as BLOCK_USE_* in @use say. Each node has one user. -ENOENT, -EBUSY, -EROFS;

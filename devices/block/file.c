@@ -33,22 +33,6 @@ static struct file_node *node_of(struct block_req *req)
 
 /* --- completion -------------------------------------------------------------------------------- */
 
-static void deferred_done(struct loop_defer *defer)
-{
-	struct block_req *req = container_of(defer, struct block_req, defer);
-
-	req->done(req, req->res);
-}
-
-/* From within submit: done is called at the end of the turn. */
-static void done_later(struct block_req *req, int res)
-{
-	req->res = res;
-	req->defer.fn = deferred_done;
-	req->defer.queued = false;
-	loop_defer(req->loop, &req->defer);
-}
-
 static void io_submit(struct block_req *req, bool buffered)
 {
 	struct file_node *f = node_of(req);
@@ -295,7 +279,7 @@ static void discard_start(struct block_req *req)
 
 	/* A discard is advice: what can not be done is left undone. */
 	if (f->discard != FILE_DISCARD_UNMAP || READ_ONCE(f->no_discard) || start >= end) {
-		done_later(req, 0);
+		block_done_later(req, 0);
 		return;
 	}
 	req->io.done = discard_done;
@@ -323,14 +307,14 @@ static void file_submit(struct block_node *node, struct block_req *req)
 	req->node = node;
 	if (req->op == BLOCK_FLUSH) {
 		if (f->no_flush || node->read_only)
-			done_later(req, 0);
+			block_done_later(req, 0);
 		else
 			sync_submit(req);
 		return;
 	}
 	ret = check_request(f, req);
 	if (ret < 0 || !req->bytes) {
-		done_later(req, ret);
+		block_done_later(req, ret);
 		return;
 	}
 	switch (req->op) {
@@ -348,7 +332,7 @@ static void file_submit(struct block_node *node, struct block_req *req)
 		zeroes_start(req);
 		break;
 	default:
-		done_later(req, -EINVAL);
+		block_done_later(req, -EINVAL);
 	}
 }
 
