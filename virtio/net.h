@@ -89,6 +89,23 @@ struct virtio_net {
 int net_set_offloads(struct virtio_net *net, uint64_t bits);
 void net_set_mac(struct virtio_net *net, const uint8_t mac[6]);
 
+/* --- net_io.c, in the pair's loop ---------------------------------------------------------------- */
+
+/** Send what the driver gives; take what the backend has, as far as there are buffers. */
+void net_tx(struct net_pair *p);
+void net_rx(struct net_pair *p);
+void net_rx_again(struct loop_msg *msg);
+/** Put all buffers in hand back into the ring. */
+void net_rx_release(struct net_rx *rx);
+/* Of struct net_client_ops. */
+void net_readable(void *client, unsigned int queue);
+void net_writable(void *client, unsigned int queue);
+/** Memory that a pair needs to run. Freeing twice does no harm. Any thread, while it does not run. */
+int net_pair_alloc(struct net_pair *p);
+void net_pair_free(struct net_pair *p);
+
+/* --- net_ctrl.c ---------------------------------------------------------------------------------- */
+
 /** As after reset: all frames pass. */
 void net_filter_reset(struct virtio_net *net);
 /** Does the driver want the frame that begins with these @len bytes (up to 18)? */

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The virtio network card's packets. They go from the driver's buffers to the backend and back without a copy; the card pulls, so that a
+ * driver without buffers leaves packets in the backend's queue. All of it runs in the loop of the queue pair.
+ */
+#include <linux/virtio_net.h>
+#include <stdlib.h>
+
+#include "virtio/net.h"
+
+#define RX_BATCH   256 /* packets in one turn */
+/* Show the driver so many packets at a time, so that it works on them while we go on. */
+#define PUBLISH	   16
+#define SPILL_SIZE (NET_HDR_LEN + NET_FRAME_MAX)
+
+/* --- transmit ---------------------------------------------------------------------------------- */
+
+void net_tx(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+	struct virtqueue *vq = p->tx;
+	struct virtq_chain chain;
+	unsigned int n = 0;
+
+	if (p->tx_blocked || !p->started)
+		return;
+	while (virtq_pop(vq, &chain, p->tx_iov, VIRTIO_MAX_SEGMENTS) > 0) {
+		if (chain.out_len < NET_HDR_LEN) {
+			virtq_unpop(vq, &chain);
+			virtio_broken(vq->vdev, "packet of %u bytes, less than its header",
+				      chain.out_len);
+			return;
+		}
+		/* What no network carries is lost, as is what the backend can not send. */
+		if (chain.out_len > NET_HDR_LEN && chain.out_len <= NET_HDR_LEN + NET_FRAME_MAX &&
+		    be->ops->send(be, p->index, p->tx_iov, chain.nout) == -EAGAIN) {
+			virtq_unpop(vq, &chain);
+			virtq_disable_kick(vq);
+			p->tx_blocked = true;
+			return;
+		}
+		virtq_push(vq, chain.head, 0);
+		if (!(++n % PUBLISH))
+			virtq_flush(vq);
+	}
+}
+
+void net_writable(void *client, unsigned int queue)
+{
+	struct virtio_net *net = client;
+	struct net_pair *p = &net->pair[queue];
+
+	if (!p->tx_blocked)
+		return;
+	p->tx_blocked = false;
+	if (!p->tx->running)
+		return;
+	virtq_enable_kick(p->tx);
+	net_tx(p);
+}
+
+/* --- receive: the buffers in hand -------------------------------------------------------------- */
+
+static void rx_compact(struct net_rx *rx)
+{
+	if (rx->head) {
+		memmove(rx->chain, rx->chain + rx->head, rx->count * sizeof(*rx->chain));
+		rx->head = 0;
+	}
+	if (rx->iov_head) {
+		memmove(rx->iov, rx->iov + rx->iov_head, rx->niov * sizeof(*rx->iov));
+		rx->iov_head = 0;
+	}
+}
+
+/* Is there enough in hand for any packet, or no more to be had? */
+static bool rx_satisfied(const struct virtio_net *net, const struct net_rx *rx)
+{
+	if (!net->mrg)
+		return rx->count > 0;
+	return rx->room >= MAX(rx->want, rx->pending) || rx->niov >= VIRTIO_MAX_SEGMENTS;
+}
+
+/* Take buffers from the ring until there are enough. 0, or -EPROTO if the device is broken. */
+static int rx_pop(struct virtio_net *net, struct net_rx *rx)
+{
+	while (!rx_satisfied(net, rx)) {
+		struct virtq_chain *c;
+		int ret;
+
+		if (rx->count == rx->vq->size)
+			return 0;
+		if (rx->iov_head + rx->niov > NET_RX_IOV - VIRTIO_MAX_SEGMENTS ||
+		    rx->head + rx->count == rx->vq->size)
+			rx_compact(rx);
+		c = &rx->chain[rx->head + rx->count];
+		ret = virtq_pop(rx->vq, c, rx->iov + rx->iov_head + rx->niov, VIRTIO_MAX_SEGMENTS);
+		if (ret <= 0)
+			return ret;
+		if (c->nout || c->in_len < (net->mrg ? 1 : NET_HDR_LEN)) {
+			virtq_unpop(rx->vq, c);
+			virtio_broken(&net->vdev,
+				      "receive buffer of %u bytes, %u of them read-only",
+				      c->in_len + c->out_len, c->out_len);
+			return -EPROTO;
+		}
+		rx->count++;
+		rx->niov += c->nin;
+		rx->room += c->in_len;
+	}
+	return 0;
+}
+
+/*
+ * As rx_pop(), and have a doorbell rung for more only if there are not enough. That the driver adds to a ring that holds
+ * enough is nothing to know about.
+ */
+static int rx_fill(struct virtio_net *net, struct net_rx *rx)
+{
+	int ret;
+
+	if (rx_satisfied(net, rx))
+		return 0;
+	ret = rx_pop(net, rx);
+	if (!ret && !rx_satisfied(net, rx) && virtq_enable_kick(rx->vq))
+		ret = rx_pop(net, rx);
+	if (!ret && rx_satisfied(net, rx))
+		virtq_disable_kick(rx->vq);
+	return ret;
+}
+
+/* Give the first chain back to the driver with @len bytes in it. */
+static void rx_push_first(struct net_rx *rx, uint32_t len)
+{
+	const struct virtq_chain *c = &rx->chain[rx->head];
+
+	virtq_push(rx->vq, c->head, len);
+	rx->head++;
+	rx->count--;
+	rx->iov_head += c->nin;
+	rx->niov -= c->nin;
+	rx->room -= c->in_len;
+	if (!rx->count)
+		rx->head = rx->iov_head = 0;
+}
+
+/* Put all buffers back into the ring. */
+void net_rx_release(struct net_rx *rx)
+{
+	while (rx->count)
+		virtq_unpop(rx->vq, &rx->chain[rx->head + --rx->count]);
+	rx->head = rx->iov_head = rx->niov = 0;
+	rx->room = 0;
+	rx->pending = 0;
+}
+
+/* --- receive ----------------------------------------------------------------------------------- */
+
+static bool rx_wanted(struct virtio_net *net, const struct net_rx *rx, uint32_t len)
+{
+	uint8_t start[18];
+	size_t n;
+
+	if (net->filter.promisc && !virtio_has_feature(&net->vdev, VIRTIO_NET_F_CTRL_VLAN))
+		return true;
+	n = iov_read(rx->iov + rx->iov_head, rx->niov, NET_HDR_LEN, start,
+		     MIN(sizeof(start), len - NET_HDR_LEN));
+	return net_filter_accepts(net, start, n);
+}
+
+/* A packet of @len bytes lies in the first buffers: hand them over. */
+static void rx_deliver(struct virtio_net *net, struct net_rx *rx, uint32_t len)
+{
+	uint32_t left = len, n = 0;
+	uint8_t le[2];
+
+	while (left) {
+		left -= MIN(left, rx->chain[rx->head + n].in_len);
+		n++;
+	}
+	/* The kernel's taps leave num_buffers as it was. */
+	put_le16(le, n);
+	iov_write(rx->iov + rx->iov_head, rx->niov, offsetof(struct virtio_net_hdr_v1, num_buffers),
+		  le, 2);
+	for (left = len; n; n--) {
+		uint32_t used = MIN(left, rx->chain[rx->head].in_len);
+
+		left -= used;
+		rx_push_first(rx, used);
+	}
+}
+
+/* The driver has given more buffers: is it enough for the packet that waits? */
+static bool rx_finish_pending(struct virtio_net *net, struct net_rx *rx)
+{
+	if (rx->room < rx->pending) {
+		/* When the whole ring is in hand there is no more to come, and the packet is lost. */
+		if (rx->count < rx->vq->size && rx->niov < rx->vq->size &&
+		    rx->niov < VIRTIO_MAX_SEGMENTS)
+			return false;
+		rx->pending = 0;
+		return true;
+	}
+	iov_write(rx->iov + rx->iov_head, rx->niov, rx->spilled_at, rx->spill,
+		  rx->pending - rx->spilled_at);
+	if (rx_wanted(net, rx, rx->pending))
+		rx_deliver(net, rx, rx->pending);
+	rx->pending = 0;
+	return true;
+}
+
+/*
+ * Read one packet into the buffers in hand, and what is beyond them into the spill. The element behind the last one in
+ * hand is free: rx_pop() keeps room there.
+ */
+static ssize_t rx_recv(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+	struct net_rx *rx = &p->rx;
+	unsigned int niov = rx->niov;
+	struct iovec *iov;
+
+	if (rx->iov_head + niov >= NET_RX_IOV)
+		rx_compact(rx);
+	iov = rx->iov + rx->iov_head;
+	/* So many segments hold the longest packet, or it is cut. */
+	if (niov < VIRTIO_MAX_SEGMENTS) {
+		iov[niov].iov_base = rx->spill;
+		iov[niov++].iov_len = SPILL_SIZE;
+	}
+	return be->ops->recv(be, p->index, iov, niov);
+}
+
+/* One packet: 1, 0 if there is none or no room, or -EPROTO. */
+static int rx_packet(struct net_pair *p)
+{
+	struct virtio_net *net = p->net;
+	struct net_rx *rx = &p->rx;
+	ssize_t len;
+	int ret = rx_fill(net, rx);
+
+	if (ret)
+		return ret;
+	if (rx->pending)
+		return rx_finish_pending(net, rx);
+	if (!rx->count)
+		return 0;
+	len = rx_recv(p);
+	if (len == -EAGAIN)
+		return 0;
+	/* Cut off, or the interface is down: lost. */
+	if (len <= NET_HDR_LEN)
+		return len == -EMSGSIZE || len >= 0;
+	if ((uint64_t)len > rx->room) {
+		if (net->mrg && (uint64_t)len <= rx->room + SPILL_SIZE) {
+			rx->pending = len;
+			rx->spilled_at = rx->room;
+		}
+		return 1;
+	}
+	if (rx_wanted(net, rx, len))
+		rx_deliver(net, rx, len);
+	return 1;
+}
+
+void net_rx(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+	struct net_rx *rx = &p->rx;
+	bool enable;
+	int ret;
+
+	if (!p->started || !rx->vq->running || READ_ONCE(p->net->vdev.broken))
+		return;
+	for (int i = 0; i < RX_BATCH; i++) {
+		ret = rx_packet(p);
+		if (ret > 0) {
+			if (!((i + 1) % PUBLISH))
+				virtq_flush(rx->vq);
+			continue;
+		}
+		/* Without buffers packets stay where they are. */
+		enable = !ret && rx->count && !rx->pending;
+		if (enable != rx->enabled)
+			be->ops->recv_enable(be, p->index, enable);
+		rx->enabled = enable;
+		return;
+	}
+	loop_post(p->loop, &p->again);
+}
+
+void net_rx_again(struct loop_msg *msg)
+{
+	net_rx(container_of(msg, struct net_pair, again));
+}
+
+void net_readable(void *client, unsigned int queue)
+{
+	struct virtio_net *net = client;
+
+	net_rx(&net->pair[queue]);
+}
+
+/* --- memory -------------------------------------------------------------------------------------- */
+
+void net_pair_free(struct net_pair *p)
+{
+	free(p->rx.chain);
+	free(p->rx.iov);
+	free(p->rx.spill);
+	free(p->tx_iov);
+	p->rx.chain = NULL;
+	p->rx.iov = p->tx_iov = NULL;
+	p->rx.spill = NULL;
+}
+
+int net_pair_alloc(struct net_pair *p)
+{
+	const uint64_t gso = 1ull << VIRTIO_NET_F_GUEST_TSO4 | 1ull << VIRTIO_NET_F_GUEST_TSO6 |
+			     1ull << VIRTIO_NET_F_GUEST_UFO;
+
+	/* The larger ones are touched only as far as they are used. */
+	p->rx.chain = calloc(VIRTIO_QUEUE_MAX_SIZE, sizeof(*p->rx.chain));
+	p->rx.iov = calloc(NET_RX_IOV, sizeof(*p->rx.iov));
+	p->rx.spill = malloc(SPILL_SIZE);
+	p->tx_iov = calloc(VIRTIO_MAX_SEGMENTS, sizeof(*p->tx_iov));
+	p->rx.want = NET_HDR_LEN + MAX(p->net->host_mtu, 1500) + 18;
+	if (p->net->vdev.guest_features & gso)
+		p->rx.want = NET_HDR_LEN + NET_FRAME_MAX;
+	return p->rx.chain && p->rx.iov && p->rx.spill && p->tx_iov ? 0 : -ENOMEM;
+}
