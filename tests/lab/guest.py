@@ -95,7 +95,7 @@ def hako_command(spec):
     program = os.environ.get('HAKO') or os.path.join(TOP, 'build', 'hako')
     args = [program, 'run', '--kernel', spec.kernel, '--initrd', spec.initrd,
             '--append', spec.append, '--memory', f'{spec.memory}M', '--cpus', str(spec.cpus),
-            '--machine', spec.board, '--console', 'stdio']
+            '--machine', spec.board, '--console', 'stdio', '--log', 'stderr']
     for d in spec.disks:
         args += ['--disk', d.path + (f',serial={d.serial}' if d.serial else '') +
                  (',read-only=on' if d.readonly else ',discard=unmap') + d.options]
