@@ -25,6 +25,8 @@ enum block_op {
 #define BLOCK_FUA   1u
 #define BLOCK_UNMAP 2u
 
+#define BLOCK_MAX_PASSED 4
+
 /*
  * A request: the caller's memory, untouched by him until @done. Devices keep offset and bytes multiples of 512; nodes accept any from
  * each other.
@@ -46,10 +48,13 @@ struct block_req {
 	int iov_index;		 /* first buffer that is not complete */
 	int res;
 	uint64_t completed;
-	/* A filter or format that passes the request on as it is: what it has to do at the end. */
-	void (*passed_done)(struct block_req *req, int res);
-	uint64_t passed_offset;
-	void *passed_opaque;
+	/* Nodes that passed it on and have to do something at the end (block_pass()). */
+	struct {
+		void (*done)(struct block_req *req, int res);
+		uint64_t offset;
+		void *opaque;
+	} passed[BLOCK_MAX_PASSED];
+	unsigned int npassed;
 	void *opaque; /* the submitter's */
 };
 
@@ -123,7 +128,50 @@ struct block_node {
 
 static inline void block_submit(struct block_node *node, struct block_req *req)
 {
+	req->npassed = 0;
 	node->ops->submit(node, req);
+}
+
+/*
+ * For nodes: have @node serve, as it is, the request that came to submit. block_pass_hook() if that is elsewhere on @node, or if there is
+ * something left to do at the end: @done is called once, and calls block_passed() before it goes on. Only if block_can_hook(); if not, a
+ * request of the node's own is needed.
+ */
+static inline void block_pass(struct block_node *node, struct block_req *req)
+{
+	node->ops->submit(node, req);
+}
+
+static inline bool block_can_hook(const struct block_req *req)
+{
+	return req->npassed < BLOCK_MAX_PASSED;
+}
+
+static inline void block_pass_hook(struct block_node *node, struct block_req *req, uint64_t offset,
+				   void (*done)(struct block_req *req, int res), void *opaque)
+{
+	unsigned int i = req->npassed++;
+
+	req->passed[i].done = req->done;
+	req->passed[i].offset = req->offset;
+	req->passed[i].opaque = opaque;
+	req->done = done;
+	req->offset = offset;
+	block_pass(node, req);
+}
+
+static inline void *block_passed_opaque(const struct block_req *req)
+{
+	return req->passed[req->npassed - 1].opaque;
+}
+
+/** Undo block_pass_hook(): done and offset are as they were. The caller may submit @req again, or end it with req->done(). */
+static inline void block_passed(struct block_req *req)
+{
+	unsigned int i = --req->npassed;
+
+	req->done = req->passed[i].done;
+	req->offset = req->passed[i].offset;
 }
 
 /** Complete @req, at the end of the turn: for nodes that have the result when it is submitted. */
