@@ -47,6 +47,7 @@ static const struct net_feature features[] = {
 	FEATURE(CTRL_MAC_ADDR, CTRL_VQ, ctrl_mac_addr),
 	FEATURE(GUEST_ANNOUNCE, CTRL_VQ, guest_announce),
 	FEATURE(CTRL_GUEST_OFFLOADS, CTRL_VQ, ctrl_guest_offloads),
+	FEATURE(MQ, CTRL_VQ, mq),
 };
 
 #define NET_HOST_GSO                                                       \
@@ -77,6 +78,8 @@ static uint64_t net_features(struct virtio_device *vdev)
 		if (!(f & 1ull << features[i].needs))
 			f &= ~(1ull << features[i].bit);
 	}
+	if (net->max_pairs == 1)
+		f &= ~(1ull << VIRTIO_NET_F_MQ);
 	if (!(f & NET_GUEST_OFFLOADS))
 		f &= ~(1ull << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
 	if (net->host_mtu)
@@ -84,6 +87,25 @@ static uint64_t net_features(struct virtio_device *vdev)
 	if (net->speed || net->duplex)
 		f |= 1ull << VIRTIO_NET_F_SPEED_DUPLEX;
 	return f;
+}
+
+/* 5.1.2: a driver that knows nothing of several pairs finds the control queue behind the first one. */
+static void net_place_queues(struct virtio_net *net, bool mq)
+{
+	uint32_t ctrl = mq ? 2 * net->max_pairs : 2;
+
+	net->ctrl = NULL;
+	for (uint32_t i = 0; i < net->vdev.nqueues; i++) {
+		struct virtqueue *vq = &net->vdev.vq[i];
+		struct net_pair *p = i < 2 * net->max_pairs ? &net->pair[i / 2] : NULL;
+
+		if (i == ctrl) {
+			net->ctrl = vq;
+			p = NULL;
+		}
+		vq->opaque = p;
+		vq->loop = p ? p->loop : net->pair[0].loop;
+	}
 }
 
 static bool net_accept_features(struct virtio_device *vdev, uint64_t f)
@@ -96,6 +118,8 @@ static bool net_accept_features(struct virtio_device *vdev, uint64_t f)
 			return false;
 	}
 	net->offloads = f & NET_GUEST_OFFLOADS;
+	net_place_queues(net, f & 1ull << VIRTIO_NET_F_MQ);
+	WRITE_ONCE(net->pairs, 1);
 	return true;
 }
 
@@ -129,7 +153,7 @@ static void net_config_read(struct virtio_device *vdev, uint32_t offset, void *b
 {
 	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
 	struct virtio_net_config c = {
-		.max_virtqueue_pairs = htole16(1),
+		.max_virtqueue_pairs = htole16(net->max_pairs),
 		.mtu = htole16(net->host_mtu),
 		.speed = htole32(net->speed ? net->speed : UINT32_MAX),
 		.duplex = net->duplex ? net->duplex - 1 : 0xff,
@@ -164,25 +188,54 @@ static void net_handle(struct virtqueue *vq)
 {
 	struct net_pair *p = vq->opaque;
 
-	if (!p)
-		net_ctrl_handle(vq);
-	else if (vq == p->tx)
+	if (p && vq == p->tx)
 		net_tx(p);
-	else
+	else if (p)
 		net_rx(p);
+	else if (vq == container_of(vq->vdev, struct virtio_net, vdev)->ctrl)
+		net_ctrl_handle(vq);
 }
 
 static void net_drain(struct virtqueue *vq)
 {
+	struct virtio_net *net = container_of(vq->vdev, struct virtio_net, vdev);
 	struct net_pair *p = vq->opaque;
 
 	if (p && vq == p->rx.vq) {
 		if (p->started && p->rx.enabled)
-			p->net->backend->ops->recv_enable(p->net->backend, p->index, false);
+			net->backend->ops->recv_enable(net->backend, p->index, false);
 		p->rx.enabled = false;
 		net_rx_release(&p->rx);
 	}
-	virtq_stopped(vq);
+	/* A command that waits for the pairs still has to be answered. */
+	if (vq != net->ctrl || !net->wait.busy)
+		virtq_stopped(vq);
+}
+
+/* Have the backend serve the pair, or not, as the driver wants it. In its loop. */
+static int net_pair_update(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+	bool want = p->live && p->index < READ_ONCE(p->net->pairs);
+	struct hako_error err = {0};
+	int ret;
+
+	if (want == p->started)
+		return 0;
+	if (want) {
+		ret = be->ops->start(be, p->index, p->loop, &err);
+		if (ret)
+			vm_log(be->obj.vm, "%s: queue pair %u: %s", be->obj.id, p->index,
+			       err.message);
+		p->started = !ret;
+		return ret;
+	}
+	be->ops->stop(be, p->index);
+	p->started = false;
+	p->tx_blocked = false;
+	p->rx.enabled = false;
+	net_rx_release(&p->rx);
+	return 0;
 }
 
 struct net_call {
@@ -193,33 +246,59 @@ struct net_call {
 static void net_pair_start(void *arg)
 {
 	struct net_call *call = arg;
-	struct net_pair *p = call->pair;
-	struct netdev *be = p->net->backend;
 
-	call->ret = be->ops->start(be, p->index, p->loop, NULL);
-	p->started = !call->ret;
+	call->pair->live = true;
+	call->ret = net_pair_update(call->pair);
 }
 
 static void net_pair_stop(void *arg)
 {
 	struct net_pair *p = arg;
-	struct netdev *be = p->net->backend;
 
-	if (p->started)
-		be->ops->stop(be, p->index);
-	p->started = false;
-	p->tx_blocked = false;
-	p->rx.enabled = false;
+	p->live = false;
+	net_pair_update(p);
+}
+
+static void net_pair_change(struct loop_msg *msg)
+{
+	struct net_pair *p = container_of(msg, struct net_pair, change);
+	struct virtio_net *net = p->net;
+
+	if (net_pair_update(p))
+		WRITE_ONCE(net->wait.failed, true);
+	if (p->started && p->tx->running && !p->tx_blocked) {
+		virtq_enable_kick(p->tx);
+		net_tx(p);
+	}
+	net_rx(p);
+	if (!__atomic_sub_fetch(&net->wait.left, 1, __ATOMIC_ACQ_REL))
+		loop_post(net->ctrl->loop, &net->wait.done);
+}
+
+/* The pairs' loops are asked and not waited for: two loops that waited for each other would do so for ever. */
+bool net_set_pairs(struct virtio_net *net, uint16_t n)
+{
+	uint16_t old = net->pairs, from = MIN(old, n), to = MAX(old, n);
+
+	if (from == to)
+		return true;
+	WRITE_ONCE(net->pairs, n);
+	net->wait.left = to - from;
+	net->wait.failed = false;
+	for (uint16_t i = from; i < to; i++)
+		loop_post(net->pair[i].loop, &net->pair[i].change);
+	return false;
 }
 
 static void net_stop(struct virtio_device *vdev)
 {
 	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
 
-	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++) {
+	for (unsigned int i = 0; i < net->max_pairs; i++) {
 		loop_call(net->pair[i].loop, net_pair_stop, &net->pair[i]);
 		net_pair_free(&net->pair[i]);
 	}
+	WRITE_ONCE(net->pairs, 1);
 	net_filter_reset(net);
 	net_set_mac(net, net->mac_opt);
 	__atomic_and_fetch(&net->link, ~VIRTIO_NET_S_ANNOUNCE, __ATOMIC_RELAXED);
@@ -228,10 +307,11 @@ static void net_stop(struct virtio_device *vdev)
 static int net_start(struct virtio_device *vdev)
 {
 	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
+	unsigned int n = virtio_has_feature(vdev, VIRTIO_NET_F_MQ) ? net->max_pairs : 1;
 	int ret = net_set_offloads(net, net->offloads);
 
 	net->mrg = virtio_has_feature(vdev, VIRTIO_NET_F_MRG_RXBUF);
-	for (unsigned int i = 0; i < NET_MAX_PAIRS && !ret; i++) {
+	for (unsigned int i = 0; i < n && !ret; i++) {
 		struct net_call call = {.pair = &net->pair[i]};
 
 		ret = net_pair_alloc(&net->pair[i]);
@@ -275,6 +355,9 @@ static int net_post_load(void *obj, uint16_t version, struct hako_error *err)
 	if (net->offloads & ~(net->vdev.guest_features & NET_GUEST_OFFLOADS))
 		return error_set(err, -EINVAL, "offloads 0x%llx that the driver has not accepted",
 				 (unsigned long long)net->offloads);
+	if (!net->pairs || net->pairs > net->max_pairs ||
+	    (net->pairs > 1 && !virtio_has_feature(&net->vdev, VIRTIO_NET_F_MQ)))
+		return error_set(err, -EINVAL, "%u queue pairs in use", net->pairs);
 	net->link &= VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE;
 	/* The host may be another one: have the driver tell the network where it is now. */
 	net->announce = true;
@@ -286,6 +369,7 @@ static const struct state_field net_fields[] = {
 	STATE_FIELD_UINT(struct virtio_net, mac),
 	STATE_FIELD_UINT(struct virtio_net, link),
 	STATE_FIELD_UINT(struct virtio_net, offloads),
+	STATE_FIELD_UINT(struct virtio_net, pairs),
 	STATE_FIELD_STRUCT(struct virtio_net, filter, &net_filter_state),
 	STATE_END,
 };
@@ -308,7 +392,8 @@ static const struct option net_options[] = {
 	OPT_STRING_REQUIRED("netdev", struct virtio_net, netdev_id, "id of the host side"),
 	OPT_MAC("mac", struct virtio_net, mac_opt,
 		"address (default: 52:54:00:12:34:56, counting up for further cards)"),
-	OPT_STRING("iothread", struct virtio_net, iothread, NULL, "thread that serves the card"),
+	OPT_STRING("iothread", struct virtio_net, iothread, NULL,
+		   "thread that serves the card; or several, separated by colons: pair by pair"),
 	OPT_UINT("rx_queue_size", struct virtio_net, rx_queue_size, "256", 64,
 		 VIRTIO_QUEUE_MAX_SIZE, "receive buffers, a power of 2"),
 	OPT_UINT("tx_queue_size", struct virtio_net, tx_queue_size, "256", 64,
@@ -338,6 +423,7 @@ static const struct option net_options[] = {
 	SWITCH("ctrl_vlan", ctrl_vlan, "filter by VLAN"),
 	SWITCH("ctrl_mac_addr", ctrl_mac_addr, "the guest may change the address"),
 	SWITCH("ctrl_guest_offloads", ctrl_guest_offloads, "the guest may change offloads"),
+	SWITCH("mq", mq, "as many queue pairs as the network has"),
 	SWITCH("guest_announce", guest_announce, "the guest tells the network when it has moved"),
 	OPT_END,
 };
@@ -387,36 +473,56 @@ static int net_check_options(struct virtio_net *net, struct hako_error *err)
 	return 0;
 }
 
+/* Which loops: iothread=A:B gives the pairs to A and B in turn. */
+static int net_choose_loops(struct virtio_net *net, struct hako_error *err)
+{
+	char *names = strdup(net->iothread ?: ""), *save = NULL, *name;
+	struct loop *loop[NETDEV_MAX_QUEUES];
+	unsigned int n = 0;
+	int ret = names ? 0 : error_errno(err, -ENOMEM, "iothread");
+
+	name = names ? strtok_r(names, ":", &save) : NULL;
+	do {
+		if (!ret)
+			ret = vm_iothread(net->vdev.obj.vm, name, &loop[n++], err);
+		name = name ? strtok_r(NULL, ":", &save) : NULL;
+	} while (!ret && name && n < NETDEV_MAX_QUEUES);
+	for (unsigned int i = 0; i < net->max_pairs && !ret; i++)
+		net->pair[i].loop = loop[i % n];
+	free(names);
+	return ret;
+}
+
 static int net_create_queues(struct virtio_net *net, struct hako_error *err)
 {
 	struct virtio_device *vdev = &net->vdev;
-	struct loop *loop = NULL;
 	int ret;
 
-	ret = vm_iothread(vdev->obj.vm, net->iothread, &loop, err);
+	net->max_pairs = net->on.mq && net->on.ctrl_vq ? net->backend->queues : 1;
+	net->pair = calloc(net->max_pairs, sizeof(*net->pair));
+	ret = net->pair ? net_choose_loops(net, err) : error_errno(err, -ENOMEM, "queue pairs");
 	if (!ret)
-		ret = virtio_device_init(vdev, &net_ops, 2 * NET_MAX_PAIRS + net->on.ctrl_vq, 64,
+		ret = virtio_device_init(vdev, &net_ops, 2 * net->max_pairs + net->on.ctrl_vq, 64,
 					 err);
-	if (ret)
+	if (ret) {
+		free(net->pair);
 		return ret;
-	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++) {
+	}
+	for (unsigned int i = 0; i < net->max_pairs; i++) {
 		struct net_pair *p = &net->pair[i];
 
 		p->net = net;
 		p->index = i;
-		p->loop = loop;
 		p->again.fn = net_rx_again;
+		p->change.fn = net_pair_change;
 		p->rx.vq = &vdev->vq[2 * i];
 		p->tx = &vdev->vq[2 * i + 1];
-		p->rx.vq->loop = p->tx->loop = loop;
-		p->rx.vq->opaque = p->tx->opaque = p;
 		p->rx.vq->max_size = p->rx.vq->size = net->rx_queue_size;
 		p->tx->max_size = p->tx->size = net->tx_queue_size;
 	}
-	if (net->on.ctrl_vq) {
-		net->ctrl = &vdev->vq[2 * NET_MAX_PAIRS];
-		net->ctrl->loop = loop;
-	}
+	net->pairs = 1;
+	net->wait.done.fn = net_ctrl_done;
+	net_place_queues(net, true);
 	return 0;
 }
 
@@ -425,6 +531,7 @@ static void net_destroy(struct object *obj)
 	struct virtio_net *net = (struct virtio_net *)obj;
 
 	virtio_device_free(&net->vdev);
+	free(net->pair);
 	net->backend->client = NULL;
 	net->backend->client_ops = NULL;
 }

@@ -9,7 +9,6 @@
 #define NET_HDR_LEN   12	   /* struct virtio_net_hdr_v1 */
 #define NET_FRAME_MAX (65535 + 18) /* the largest IP packet, with Ethernet header and VLAN tag */
 #define NET_MAC_TABLE 64
-#define NET_MAX_PAIRS 1
 #define NET_RX_IOV    (2 * VIRTIO_MAX_SEGMENTS)
 
 /* Which frames the driver wants to see (section 5.1.6.5). The control queue's loop. */
@@ -44,19 +43,31 @@ struct net_pair {
 	struct virtio_net *net;
 	unsigned int index;
 	struct loop *loop;
-	struct loop_msg again; /* go on receiving */
+	struct loop_msg again;	/* go on receiving */
+	struct loop_msg change; /* the driver uses more or fewer pairs */
 	struct net_rx rx;
 	struct virtqueue *tx;
 	struct iovec *tx_iov;
 	bool tx_blocked; /* until the backend's writable() */
-	bool started;
+	bool live;	 /* between net_start() and net_stop() */
+	bool started;	 /* by the backend */
+};
+
+/* A command that is answered when all queue pairs have done their part of it. The control queue's loop. */
+struct net_ctrl_wait {
+	bool busy;
+	uint16_t head;
+	uint8_t *ack;
+	unsigned int left; /* atomic: pairs that have not done it yet */
+	bool failed;	   /* atomic */
+	struct loop_msg done;
 };
 
 /* What QEMU's properties switch on and off; the table of features in net.c knows their bits. */
 struct net_switches {
 	bool csum, guest_csum, gso, guest_tso4, guest_tso6, guest_ecn, guest_ufo, guest_announce;
 	bool host_tso4, host_tso6, host_ecn, host_ufo, mrg_rxbuf, status, ctrl_vq, ctrl_rx;
-	bool ctrl_vlan, ctrl_rx_extra, ctrl_mac_addr, ctrl_guest_offloads;
+	bool ctrl_vlan, ctrl_rx_extra, ctrl_mac_addr, ctrl_guest_offloads, mq;
 };
 
 struct virtio_net {
@@ -76,8 +87,11 @@ struct virtio_net {
 	bool announce;	   /* when the queues start: a snapshot has been loaded */
 	bool mrg, filtering;
 	struct net_filter filter;
-	struct net_pair pair[NET_MAX_PAIRS];
-	struct virtqueue *ctrl;
+	struct net_pair *pair; /* array */
+	uint16_t max_pairs;
+	uint16_t pairs;		/* atomic: the driver uses so many, the first ones */
+	struct virtqueue *ctrl; /* or NULL */
+	struct net_ctrl_wait wait;
 };
 
 #define NET_GUEST_OFFLOADS                                                   \
@@ -85,6 +99,10 @@ struct virtio_net {
 	 1ull << VIRTIO_NET_F_GUEST_TSO6 | 1ull << VIRTIO_NET_F_GUEST_ECN |  \
 	 1ull << VIRTIO_NET_F_GUEST_UFO)
 
+/**
+ * The driver uses @n pairs from now on: true if that is so at once, else net->wait.done comes when it is. In the control queue's loop.
+ */
+bool net_set_pairs(struct virtio_net *net, uint16_t n);
 /** Tell the backend what the driver takes: @bits of NET_GUEST_OFFLOADS. */
 int net_set_offloads(struct virtio_net *net, uint64_t bits);
 void net_set_mac(struct virtio_net *net, const uint8_t mac[6]);
@@ -112,6 +130,8 @@ void net_filter_reset(struct virtio_net *net);
 bool net_filter_accepts(struct virtio_net *net, const uint8_t *frame, size_t len);
 /** The control queue has commands. */
 void net_ctrl_handle(struct virtqueue *vq);
+/** net->wait.done: answer the command that waited. */
+void net_ctrl_done(struct loop_msg *msg);
 extern const struct state_table net_filter_state;
 
 #endif

@@ -240,6 +240,22 @@ static bool ctrl_offloads(struct virtio_net *net, uint8_t cmd, struct ctrl_data 
 	return !net_set_offloads(net, bits);
 }
 
+/* 5.1.6.5.5. The answer waits for the pairs. */
+static bool ctrl_mq(struct virtio_net *net, uint8_t cmd, struct ctrl_data *d)
+{
+	uint8_t le[2];
+	uint16_t n;
+
+	if (cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET ||
+	    !virtio_has_feature(&net->vdev, VIRTIO_NET_F_MQ) || !ctrl_get(d, le, 2))
+		return false;
+	n = get_le16(le);
+	if (!n || n > net->max_pairs)
+		return false;
+	net->wait.busy = !net_set_pairs(net, n);
+	return true;
+}
+
 static bool ctrl_command(struct virtio_net *net, struct ctrl_data *d)
 {
 	uint8_t hdr[2] = {0}; /* struct virtio_net_ctrl_hdr */
@@ -257,6 +273,8 @@ static bool ctrl_command(struct virtio_net *net, struct ctrl_data *d)
 		return ctrl_announce(net, hdr[1]);
 	case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
 		return ctrl_offloads(net, hdr[1], d);
+	case VIRTIO_NET_CTRL_MQ:
+		return ctrl_mq(net, hdr[1], d);
 	default:
 		return false;
 	}
@@ -268,7 +286,7 @@ void net_ctrl_handle(struct virtqueue *vq)
 	struct iovec iov[NET_CTRL_IOV];
 	struct virtq_chain chain;
 
-	while (virtq_pop(vq, &chain, iov, NET_CTRL_IOV) > 0) {
+	while (!net->wait.busy && virtq_pop(vq, &chain, iov, NET_CTRL_IOV) > 0) {
 		struct ctrl_data data = {.iov = iov, .n = chain.nout, .end = chain.out_len};
 		uint8_t ack;
 
@@ -279,7 +297,26 @@ void net_ctrl_handle(struct virtqueue *vq)
 			return;
 		}
 		ack = ctrl_command(net, &data) ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+		if (net->wait.busy) {
+			net->wait.head = chain.head;
+			net->wait.ack = iov[chain.nout].iov_base;
+			return;
+		}
 		iov_write(iov + chain.nout, chain.nin, 0, &ack, 1);
 		virtq_push(vq, chain.head, 1);
 	}
+}
+
+void net_ctrl_done(struct loop_msg *msg)
+{
+	struct virtio_net *net = container_of(msg, struct virtio_net, wait.done);
+	struct virtqueue *vq = net->ctrl;
+
+	*net->wait.ack = READ_ONCE(net->wait.failed) ? VIRTIO_NET_ERR : VIRTIO_NET_OK;
+	net->wait.busy = false;
+	virtq_push(vq, net->wait.head, 1);
+	if (vq->draining)
+		virtq_stopped(vq);
+	else
+		net_ctrl_handle(vq);
 }

@@ -14,6 +14,8 @@
 #include "vmm/loop.h"
 #include "vmm/object.h"
 
+#define NETDEV_MAX_QUEUES 31 /* queue pairs; with a control queue they are VIRTIO_MAX_QUEUES */
+
 struct netdev;
 
 /* What a backend can do, or a guest accepts; offloads as in VIRTIO_NET_F_* and TUN_F_*. */

@@ -15,9 +15,8 @@
 #include "devices/net/net.h"
 #include "vmm/vm.h"
 
-#define NET_HDR	       12 /* struct virtio_net_hdr_v1 */
-#define TAP_QUEUES_MAX 16
-#define TAP_IOV_MAX    1024 /* UIO_MAXIOV */
+#define NET_HDR	    12	 /* struct virtio_net_hdr_v1 */
+#define TAP_IOV_MAX 1024 /* UIO_MAXIOV */
 
 #ifndef TUN_F_USO4 /* Linux 6.2 */
 #define TUN_F_USO4 0x20
@@ -31,6 +30,7 @@ struct tap_queue {
 	struct loop *loop; /* while started */
 	struct loop_watch watch;
 	bool recv_on, send_blocked;
+	bool attached; /* of queues behind the first */
 	/* Without the vnet header: the packet's pieces behind its header. */
 	struct iovec *iov;
 };
@@ -41,7 +41,7 @@ struct tap {
 	int vnet_hdr; /* enum option_onoffauto */
 	uint32_t nqueues;
 	char name[IFNAMSIZ];
-	struct tap_queue queue[TAP_QUEUES_MAX];
+	struct tap_queue queue[NETDEV_MAX_QUEUES];
 };
 
 /* --- packets ----------------------------------------------------------------------------------- */
@@ -77,6 +77,22 @@ static void tap_update_watch(struct tap_queue *q)
 		loop_watch_set(&q->watch, tap_events(q));
 }
 
+/*
+ * The kernel gives packets to attached queues only. The first one stays attached: with none the interface would have no carrier, and
+ * one that was made for a single queue can not do it.
+ */
+static int tap_attach_queue(struct tap_queue *q, bool attach)
+{
+	struct ifreq ifr = {.ifr_flags = attach ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
+
+	if (!q->index || q->attached == attach)
+		return 0;
+	if (ioctl(q->fd, TUNSETQUEUE, &ifr))
+		return -errno;
+	q->attached = attach;
+	return 0;
+}
+
 static int tap_start(struct netdev *net, unsigned int queue, struct loop *loop,
 		     struct hako_error *err)
 {
@@ -84,6 +100,9 @@ static int tap_start(struct netdev *net, unsigned int queue, struct loop *loop,
 	struct tap_queue *q = &tap->queue[queue];
 	int ret;
 
+	ret = tap_attach_queue(q, true);
+	if (ret)
+		return error_errno(err, ret, "%s: queue", tap->name);
 	q->recv_on = q->send_blocked = false;
 	q->watch.fd = q->fd;
 	q->watch.events = POLLIN;
@@ -91,7 +110,9 @@ static int tap_start(struct netdev *net, unsigned int queue, struct loop *loop,
 	q->watch.fn = tap_ready;
 	q->watch.opaque = q;
 	ret = loop_watch_start(loop, &q->watch, err);
-	if (!ret)
+	if (ret)
+		tap_attach_queue(q, false);
+	else
 		q->loop = loop;
 	return ret;
 }
@@ -104,6 +125,7 @@ static void tap_stop(struct netdev *net, unsigned int queue)
 	loop_watch_stop(&q->watch);
 	q->loop = NULL;
 	q->recv_on = q->send_blocked = false;
+	tap_attach_queue(q, false);
 }
 
 static void tap_recv_enable(struct netdev *net, unsigned int queue, bool on)
@@ -400,6 +422,7 @@ static int tap_take_fd(struct tap *tap, unsigned int index, const char *text, bo
 static int tap_take_fds(struct tap *tap, bool *vnet_hdr, struct hako_error *err)
 {
 	char *copy = strdup(tap->fds ? tap->fds : tap->fd_name), *save = NULL;
+	char name[IFNAMSIZ] = "";
 	unsigned int n = 0;
 	int ret = copy ? 0 : error_errno(err, -ENOMEM, "fd");
 
@@ -407,15 +430,16 @@ static int tap_take_fds(struct tap *tap, bool *vnet_hdr, struct hako_error *err)
 	     s = strtok_r(NULL, ":", &save)) {
 		bool hdr = false;
 
-		if (n == TAP_QUEUES_MAX) {
+		if (n == NETDEV_MAX_QUEUES) {
 			ret = error_set(err, -EINVAL, "fds=%s: more than %d", tap->fds,
-					TAP_QUEUES_MAX);
+					NETDEV_MAX_QUEUES);
 			break;
 		}
 		ret = tap_take_fd(tap, n, s, &hdr, err);
-		if (!ret && n && hdr != *vnet_hdr)
-			ret = error_set(err, -EINVAL, "fds=%s: some have vnet headers, some not",
+		if (!ret && n && (hdr != *vnet_hdr || strcmp(name, tap->name)))
+			ret = error_set(err, -EINVAL, "fds=%s: not queues of one interface",
 					tap->fds);
+		memcpy(name, tap->name, IFNAMSIZ);
 		*vnet_hdr = hdr;
 		n++;
 	}
@@ -478,7 +502,7 @@ static const struct option tap_options[] = {
 	OPT_STRING("br", struct tap, br, NULL, "bridge that the interface joins"),
 	OPT_STRING("script", struct tap, script, NULL, "accepted: no"),
 	OPT_STRING("downscript", struct tap, downscript, NULL, "accepted: no"),
-	OPT_UINT("queues", struct tap, nqueues, "1", 1, TAP_QUEUES_MAX, "queue pairs"),
+	OPT_UINT("queues", struct tap, nqueues, "1", 1, NETDEV_MAX_QUEUES, "queue pairs"),
 	OPT_ONOFFAUTO("vnet_hdr", struct tap, vnet_hdr, "auto",
 		      "leave checksums and segmentation to the host"),
 	OPT_END,
@@ -488,7 +512,7 @@ static void tap_destroy(struct object *obj)
 {
 	struct tap *tap = (struct tap *)obj;
 
-	for (unsigned int i = 0; i < TAP_QUEUES_MAX; i++) {
+	for (unsigned int i = 0; i < NETDEV_MAX_QUEUES; i++) {
 		if (tap->queue[i].fd >= 0)
 			close(tap->queue[i].fd);
 		free(tap->queue[i].iov);
@@ -514,6 +538,12 @@ static int tap_setup(struct tap *tap, struct hako_error *err)
 	}
 	if (vnet_hdr)
 		ret = tap_probe_offloads(tap, err);
+	for (unsigned int i = 1; i < tap->nqueues && !ret; i++) {
+		tap->queue[i].attached = true;
+		ret = tap_attach_queue(&tap->queue[i], false);
+		if (ret)
+			error_errno(err, ret, "%s: queue %u", tap->name, i);
+	}
 	if (!ret && tap->br)
 		ret = tap_join_bridge(tap, err);
 	return ret;
@@ -525,7 +555,7 @@ static int tap_create(struct object *obj, struct hako_error *err)
 	int ret;
 
 	tap->netdev.ops = &tap_ops;
-	for (unsigned int i = 0; i < TAP_QUEUES_MAX; i++) {
+	for (unsigned int i = 0; i < NETDEV_MAX_QUEUES; i++) {
 		tap->queue[i].tap = tap;
 		tap->queue[i].index = i;
 		tap->queue[i].fd = -1;

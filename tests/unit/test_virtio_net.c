@@ -282,7 +282,7 @@ START_TEST(receive_waits)
 	for (int round = 0; round < 4; round++) {
 		for (int i = 0; i < 20; i++)
 			inject(&r, NULL, 500, i);
-		ck_assert_uint_eq(r.net->in.n, 20);
+		ck_assert_uint_eq(r.net->in[0].n, 20);
 		add_rx(&r, 7, 600);
 		for (int i = 0; i < 7; i++)
 			expect(&r, NULL, 500, i, 1);

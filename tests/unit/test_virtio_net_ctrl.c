@@ -9,29 +9,6 @@ static const uint8_t other[6] = {0x52, 0x54, 0, 0x99, 0x99, 0x99};
 static const uint8_t multi[6] = {0x01, 0, 0x5e, 1, 2, 3};
 static const uint8_t bcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
-/* Send one command; the answer. */
-static int command(struct rig *r, uint8_t class, uint8_t cmd, const void *data, size_t len)
-{
-	static unsigned int n;
-	uint64_t gpa = 3 * MiB + n++ % 16 * 4096;
-	struct buf b[3] = {{gpa, 2, false}, {gpa + 2, len, false}, {gpa + 4000, 1, true}};
-	uint32_t head;
-	uint32_t used_len;
-
-	ram(r, gpa)[0] = class;
-	ram(r, gpa)[1] = cmd;
-	ram(r, gpa)[4000] = 0x55;
-	if (len)
-		memcpy(ram(r, gpa + 2), data, len);
-	else
-		b[1] = b[2];
-	add(r, CTRL, b, len ? 3 : 2);
-	kick(r, CTRL);
-	ck_assert(used(r, CTRL, &head, &used_len, 5000));
-	ck_assert_uint_eq(used_len, 1);
-	return ram(r, gpa)[4000];
-}
-
 /* Which of the four kinds of destination pass? */
 static unsigned int passing(struct rig *r)
 {

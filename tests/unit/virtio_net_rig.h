@@ -13,11 +13,14 @@
 #define F(BIT) (1ull << VIRTIO_NET_F_##BIT)
 #define RAM    (4 * MiB)
 
+#define NET_PAIRS 4 /* at most */
+
 enum {
 	RX,
 	TX,
 	CTRL,
-	QUEUES
+	QUEUES,
+	MAX_QUEUES = 2 * NET_PAIRS + 1
 };
 
 /* --- a network --------------------------------------------------------------------------------- */
@@ -38,8 +41,11 @@ struct test_net {
 	struct netdev netdev;
 	bool offload_able;
 	pthread_mutex_t lock;
-	struct packets in, out; /* to the card, from the card */
-	bool started, recv_on, block;
+	struct packets in[NET_PAIRS], out; /* to the card, from the card */
+	struct loop *loop[NET_PAIRS];	   /* while started */
+	unsigned int sent_on;		   /* queue pair of what was sent last */
+	bool recv_on, block;		   /* of the first pair; of all */
+	bool fail;			   /* the next start */
 	unsigned int reads;
 	struct net_offloads set;
 };
@@ -66,7 +72,13 @@ static inline struct packet *packets_take(struct packets *q)
 static inline int test_start(struct netdev *net, unsigned int queue, struct loop *loop,
 			     struct hako_error *err)
 {
-	((struct test_net *)net)->started = true;
+	struct test_net *t = (struct test_net *)net;
+
+	ck_assert_ptr_null(t->loop[queue]);
+	ck_assert(loop_is_current(loop));
+	if (t->fail)
+		return error_set(err, -EIO, "as the test wants it");
+	t->loop[queue] = loop;
 	return 0;
 }
 
@@ -74,12 +86,15 @@ static inline void test_stop(struct netdev *net, unsigned int queue)
 {
 	struct test_net *t = (struct test_net *)net;
 
-	t->started = t->recv_on = false;
+	ck_assert(loop_is_current(t->loop[queue]));
+	t->loop[queue] = NULL;
+	t->recv_on &= queue != 0;
 }
 
 static inline void test_recv_enable(struct netdev *net, unsigned int queue, bool on)
 {
-	((struct test_net *)net)->recv_on = on;
+	if (!queue)
+		((struct test_net *)net)->recv_on = on;
 }
 
 static inline ssize_t test_recv(struct netdev *net, unsigned int queue, const struct iovec *iov,
@@ -89,10 +104,10 @@ static inline ssize_t test_recv(struct netdev *net, unsigned int queue, const st
 	struct packet *p;
 	size_t done = 0;
 
-	ck_assert(t->started);
+	ck_assert_ptr_nonnull(t->loop[queue]);
 	pthread_mutex_lock(&t->lock);
 	t->reads++;
-	p = packets_take(&t->in);
+	p = packets_take(&t->in[queue]);
 	pthread_mutex_unlock(&t->lock);
 	if (!p)
 		return -EAGAIN;
@@ -113,7 +128,7 @@ static inline ssize_t test_send(struct netdev *net, unsigned int queue, const st
 	struct packet *p;
 	size_t len = 0;
 
-	ck_assert(t->started);
+	ck_assert_ptr_nonnull(t->loop[queue]);
 	if (t->block)
 		return -EAGAIN;
 	for (int i = 0; i < niov; i++)
@@ -126,6 +141,7 @@ static inline ssize_t test_send(struct netdev *net, unsigned int queue, const st
 	}
 	pthread_mutex_lock(&t->lock);
 	packets_add(&t->out, p);
+	t->sent_on = queue;
 	pthread_mutex_unlock(&t->lock);
 	return len;
 }
@@ -151,7 +167,6 @@ static inline int test_create(struct object *obj, struct hako_error *err)
 
 	pthread_mutex_init(&t->lock, NULL);
 	t->netdev.ops = &test_ops;
-	t->netdev.queues = 1;
 	t->netdev.vnet_hdr = t->offload_able;
 	if (t->offload_able)
 		t->netdev.offloads = (struct net_offloads){true, true, true, true, true, true};
@@ -163,11 +178,15 @@ static inline void test_destroy(struct object *obj)
 	struct test_net *t = (struct test_net *)obj;
 	struct packet *p;
 
-	while ((p = packets_take(&t->in)) || (p = packets_take(&t->out)))
+	for (int i = 0; i < NET_PAIRS; i++)
+		while ((p = packets_take(&t->in[i])))
+			free(p);
+	while ((p = packets_take(&t->out)))
 		free(p);
 }
 
 static const struct option test_options[] = {
+	OPT_UINT("queues", struct test_net, netdev.queues, "1", 1, NET_PAIRS, "queue pairs"),
 	OPT_BOOL("offloads", struct test_net, offload_able, "on", "can do them"),
 	OPT_END,
 };
@@ -186,7 +205,7 @@ HAKO_CLASS(test_net_class);
 
 struct rig {
 	struct vdrv drv;
-	struct vdrv_queue q[QUEUES];
+	struct vdrv_queue q[MAX_QUEUES];
 	struct object *card;
 	struct test_net *net;
 };
@@ -214,14 +233,19 @@ static inline uint8_t config8(struct rig *r, uint32_t offset)
 	return vdrv_config(&r->drv, offset, 1);
 }
 
-static inline void bring_up(struct rig *r, uint64_t features, uint16_t size)
+static inline void bring_up_queues(struct rig *r, uint64_t features, uint16_t size, unsigned int n)
 {
 	r->drv.heap = VDRV_HEAP;
 	ck_assert(vdrv_negotiate(&r->drv, features));
-	for (unsigned int i = 0; i < QUEUES; i++)
+	for (unsigned int i = 0; i < n; i++)
 		vdrv_queue(&r->drv, &r->q[i], i, size);
 	vdrv_go(&r->drv);
 	ck_assert(!vdrv_needs_reset(&r->drv));
+}
+
+static inline void bring_up(struct rig *r, uint64_t features, uint16_t size)
+{
+	bring_up_queues(r, features, size, QUEUES);
 }
 
 static inline void rig_open(struct rig *r, const char *net, const char *card)
@@ -308,6 +332,7 @@ static inline void fill(uint8_t *p, size_t len, uint32_t seed)
 struct call {
 	struct rig *r;
 	struct packet *p;
+	unsigned int queue;
 };
 
 static inline void inject_in_loop(void *arg)
@@ -316,16 +341,18 @@ static inline void inject_in_loop(void *arg)
 	struct test_net *t = c->r->net;
 
 	pthread_mutex_lock(&t->lock);
-	packets_add(&t->in, c->p);
+	packets_add(&t->in[c->queue], c->p);
 	pthread_mutex_unlock(&t->lock);
-	if (t->recv_on)
-		t->netdev.client_ops->readable(t->netdev.client, 0);
+	if (c->queue || t->recv_on)
+		t->netdev.client_ops->readable(t->netdev.client, c->queue);
 }
 
 /* A packet from the network: header of @gso type, destination @dst, @len bytes in all behind the header. */
-static inline void inject(struct rig *r, const uint8_t dst[6], size_t len, uint32_t seed)
+static inline void inject_to(struct rig *r, unsigned int queue, const uint8_t dst[6], size_t len,
+			     uint32_t seed)
 {
-	struct call c = {r, malloc(sizeof(struct packet) + HDR + len)};
+	struct call c = {r, malloc(sizeof(struct packet) + HDR + len), queue};
+	struct loop *loop = r->net->loop[queue] ?: r->drv.vm->io_loop;
 
 	c.p->len = HDR + len;
 	memset(c.p->data, 0, 10);
@@ -333,7 +360,12 @@ static inline void inject(struct rig *r, const uint8_t dst[6], size_t len, uint3
 	fill(c.p->data + HDR, len, seed);
 	if (dst)
 		memcpy(c.p->data + HDR, dst, MIN(len, 6));
-	loop_call(r->drv.vm->io_loop, inject_in_loop, &c);
+	loop_call(loop, inject_in_loop, &c);
+}
+
+static inline void inject(struct rig *r, const uint8_t dst[6], size_t len, uint32_t seed)
+{
+	inject_to(r, 0, dst, len, seed);
 }
 
 static inline void writable_in_loop(void *arg)
@@ -344,14 +376,19 @@ static inline void writable_in_loop(void *arg)
 	t->netdev.client_ops->writable(t->netdev.client, 0);
 }
 
-static inline void add_rx(struct rig *r, unsigned int n, uint32_t size)
+static inline void add_rx_to(struct rig *r, unsigned int queue, unsigned int n, uint32_t size)
 {
 	for (unsigned int i = 0; i < n; i++) {
 		struct buf b = {vdrv_alloc(&r->drv, size), size, true};
 
-		add(r, RX, &b, 1);
+		add(r, 2 * queue, &b, 1);
 	}
-	kick(r, RX);
+	kick(r, 2 * queue);
+}
+
+static inline void add_rx(struct rig *r, unsigned int n, uint32_t size)
+{
+	add_rx_to(r, 0, n, size);
 }
 
 /* Expect the packet that inject() sent, over as many buffers as the first one says. */
@@ -384,6 +421,35 @@ static inline void expect(struct rig *r, const uint8_t dst[6], size_t len, uint3
 	ck_assert(!memcmp(got + HDR, want, len));
 	free(got);
 	free(want);
+}
+
+/* Send one command; the answer. */
+static inline int command_on(struct rig *r, unsigned int queue, uint8_t class, uint8_t cmd,
+			     const void *data, size_t len)
+{
+	static unsigned int n;
+	uint64_t gpa = 3 * MiB + n++ % 16 * 4096;
+	struct buf b[3] = {{gpa, 2, false}, {gpa + 2, len, false}, {gpa + 4000, 1, true}};
+	uint32_t head;
+	uint32_t used_len;
+
+	ram(r, gpa)[0] = class;
+	ram(r, gpa)[1] = cmd;
+	ram(r, gpa)[4000] = 0x55;
+	if (len)
+		memcpy(ram(r, gpa + 2), data, len);
+	else
+		b[1] = b[2];
+	add(r, queue, b, len ? 3 : 2);
+	kick(r, queue);
+	ck_assert(used(r, queue, &head, &used_len, 5000));
+	ck_assert_uint_eq(used_len, 1);
+	return ram(r, gpa)[4000];
+}
+
+static inline int command(struct rig *r, uint8_t class, uint8_t cmd, const void *data, size_t len)
+{
+	return command_on(r, CTRL, class, cmd, data, len);
 }
 
 #endif
