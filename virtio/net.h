@@ -13,9 +13,10 @@
 
 /* Which frames the driver wants to see (section 5.1.6.5). The control queue's loop. */
 struct net_filter {
-	bool promisc, allmulti, alluni, nomulti, nouni, nobcast;
-	bool uni_overflow, multi_overflow; /* the driver named more than fit: all are let through */
-	uint32_t first_multi, nmacs;	   /* in macs: unicast addresses come first */
+	/* Booleans, but loaded ones may hold anything. */
+	uint8_t promisc, allmulti, alluni, nomulti, nouni, nobcast;
+	uint8_t uni_overflow, multi_overflow; /* the driver named more than fit: all pass */
+	uint32_t first_multi, nmacs;	      /* in macs: unicast addresses come first */
 	uint8_t macs[NET_MAC_TABLE * 6];
 	uint32_t vlans[4096 / 32];
 };

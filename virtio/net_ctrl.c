@@ -147,7 +147,7 @@ static bool ctrl_rx(struct virtio_net *net, uint8_t cmd, struct ctrl_data *d)
 }
 
 /* One of the two tables of struct virtio_net_ctrl_mac: those that fit go behind what @macs holds already. */
-static bool ctrl_mac_table(struct ctrl_data *d, uint8_t *macs, uint32_t *nmacs, bool *overflow)
+static bool ctrl_mac_table(struct ctrl_data *d, uint8_t *macs, uint32_t *nmacs, uint8_t *overflow)
 {
 	uint8_t le[4];
 	uint32_t n;

@@ -290,6 +290,36 @@ START_TEST(save_and_load)
 }
 END_TEST
 
+/* Switches in a stream that are neither off nor on mean on. */
+START_TEST(load_odd_switches)
+{
+	static const char *const names[] = {"promisc",	    "allmulti",	     "alluni",
+					    "nomulti",	    "nouni",	     "nobcast",
+					    "uni_overflow", "multi_overflow"};
+	struct state_buf buf = {0};
+	struct hako_error err = {0};
+	struct rig r;
+
+	rig_open(&r, "id=n", "netdev=n");
+	bring_up(&r, CTRL_FEATURES, 64);
+	add_rx(&r, 30, 400);
+	r.card->class->pause(r.card);
+	ck_assert_int_eq(state_save(&buf, r.card->class->state, r.card, &err), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		uint8_t *at = memmem(buf.data, buf.len, names[i], strlen(names[i]));
+
+		ck_assert_ptr_nonnull(at);
+		at[strlen(names[i]) + 4] = i < 1 || i > 2 ? 0 : 2; /* behind name and length */
+	}
+	buf.pos = 0;
+	ck_assert_msg(!state_load(&buf, r.card->class->state, r.card, &err), "%s", err.message);
+	state_buf_free(&buf);
+	r.card->class->resume(r.card);
+	ck_assert_uint_eq(passing(&r), 15);
+	rig_close(&r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("virtio_net_ctrl");
@@ -306,6 +336,7 @@ int main(void)
 	tcase_add_loop_test(t, broken_commands, 0, 3);
 	tcase_add_loop_test(t, pause_resume, 0, 2);
 	tcase_add_test(t, save_and_load);
+	tcase_add_test(t, load_odd_switches);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
 	sr = srunner_create(s);
