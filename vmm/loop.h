@@ -64,7 +64,7 @@ void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg);
 struct loop_watch {
 	struct loop *loop;
 	int fd;
-	uint32_t events; /* POLLIN, POLLOUT; 0: suspended */
+	uint32_t events; /* POLLIN, POLLOUT, POLLRDHUP; 0: suspended */
 	bool edge;
 	void (*fn)(struct loop_watch *watch, uint32_t revents);
 	void *opaque;

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,6 +72,23 @@ static bool read_piece(struct char_fd *cf, size_t max)
 	return true;
 }
 
+static uint32_t idle_events(const struct char_fd *cf)
+{
+	return cf->fleeting ? POLLRDHUP : 0;
+}
+
+/* Nothing is read for now. What the other end has left behind when it went is input, and comes before its end. */
+static void suspend(struct char_fd *cf)
+{
+	bool gone = cf->fleeting && ready_now(cf->in_fd, POLLRDHUP);
+	int unread;
+
+	if (gone && ioctl(cf->in_fd, FIONREAD, &unread) == 0 && !unread)
+		close_input(cf, 0);
+	else
+		loop_watch_set(&cf->in, gone ? 0 : idle_events(cf));
+}
+
 static void in_ready(struct loop_watch *watch, uint32_t revents)
 {
 	struct char_fd *cf = watch->opaque;
@@ -80,7 +98,7 @@ static void in_ready(struct loop_watch *watch, uint32_t revents)
 	if (max && !read_piece(cf, max))
 		return;
 	if (cf->in_fd >= 0 && !room(cf))
-		loop_watch_set(&cf->in, 0);
+		suspend(cf);
 }
 
 /* Regular files can not be waited for: piece by piece, and others have their turn in between. */
@@ -102,7 +120,7 @@ void char_fd_accept(struct char_fd *cf)
 		return;
 	if (cf->in_kind == CHAR_FD_PLAIN)
 		loop_post(cf->loop, &cf->again);
-	else if (cf->in.loop && !cf->in.events && room(cf))
+	else if (cf->in.loop && !(cf->in.events & POLLIN) && room(cf))
 		loop_watch_set(&cf->in, POLLIN);
 }
 
@@ -230,7 +248,7 @@ int char_fd_start(struct char_fd *cf, struct hako_error *err)
 		return 0;
 	}
 	cf->in.fd = cf->in_fd;
-	cf->in.events = room(cf) ? POLLIN : 0;
+	cf->in.events = room(cf) ? POLLIN : idle_events(cf);
 	cf->in.fn = in_ready;
 	cf->in.opaque = cf;
 	ret = loop_watch_start(cf->loop, &cf->in, err);

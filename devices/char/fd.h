@@ -26,6 +26,7 @@ struct char_fd {
 	struct loop_watch in, out;
 	struct loop_msg again; /* the next piece of a plain file */
 	bool stopped;
+	bool fleeting; /* that the other end goes away is to be noticed even while nothing is read */
 	/*
 	 * How many bytes can input() take, and here they are. NULL: the client's can_receive() and receive().
 	 */

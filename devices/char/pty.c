@@ -162,6 +162,7 @@ static int pty_create(struct object *obj, struct hako_error *err)
 	pty->chr.ops = &pty_ops;
 	char_fd_init(&pty->cf, &pty->chr, obj->vm->io_loop);
 	pty->cf.closed = pty_closed;
+	pty->cf.fleeting = true;
 	pty->timer.fn = look;
 	pty->close_msg.fn = close_msg_fn;
 	loop_call(pty->cf.loop, start, pty);

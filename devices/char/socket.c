@@ -457,6 +457,7 @@ static int socket_create(struct object *obj, struct hako_error *err)
 	s->close_msg.fn = close_msg_fn;
 	char_fd_init(&s->cf, &s->chr, s->loop);
 	s->cf.closed = socket_closed;
+	s->cf.fleeting = true;
 	fd = s->fd ? open_fd(s, err) : s->path ? open_unix(s, err) : open_tcp(s, err);
 	/* A server that is not there yet may come. */
 	if (fd < 0 && (s->server || !s->reconnect || !s->addr.len))

@@ -62,6 +62,30 @@ START_TEST(pty_full)
 }
 END_TEST
 
+/* Gone while nothing is read; but what has been typed is not lost. */
+START_TEST(pty_gone_unread)
+{
+	const char *path = pty_path(make(CLASS_CHARDEV, "pty", "id=c"));
+
+	take_chardev("c", 0);
+	for (int round = 0; round < 2; round++) {
+		int fd = open(path, O_RDWR | O_NOCTTY);
+
+		WAIT_FOR(__atomic_load_n(&client.connects, __ATOMIC_SEQ_CST) == round + 1);
+		usleep(10000); /* input is given up for now */
+		if (round)
+			put(fd, "farewell");
+		close(fd);
+		if (!round)
+			WAIT_FOR(__atomic_load_n(&client.disconnects, __ATOMIC_SEQ_CST) == 1);
+	}
+	expect_idle();
+	give_room(100);
+	expect_got("farewell");
+	WAIT_FOR(__atomic_load_n(&client.disconnects, __ATOMIC_SEQ_CST) == 2);
+}
+END_TEST
+
 /* --- socket ------------------------------------------------------------------------------------ */
 
 static void socket_conversation(int fd, int round)
@@ -194,24 +218,83 @@ START_TEST(socket_client_early)
 }
 END_TEST
 
-START_TEST(socket_tcp)
+static int tcp_port;
+
+/* A server at whatever port is free. */
+static void listen_tcp(void)
 {
 	struct object *obj = make(CLASS_CHARDEV, "socket",
 				  "id=c,server=on,wait=off,host=127.0.0.1,port=0");
-	struct sockaddr_in sin = {.sin_family = AF_INET};
 	char *port = NULL;
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	for (const struct option *o = obj->class->options; o->name; o++)
 		if (!strcmp(o->name, "port"))
 			port = option_get(o, obj);
-	ck_assert_int_gt(atoi(port), 0);
-	sin.sin_port = htons(atoi(port));
-	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	take_chardev("c", 100);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
-	socket_conversation(fd, 0);
+	tcp_port = atoi(port);
+	ck_assert_int_gt(tcp_port, 0);
 	free(port);
+}
+
+static int dial_tcp(void)
+{
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(tcp_port)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	return fd;
+}
+
+START_TEST(socket_tcp)
+{
+	listen_tcp();
+	take_chardev("c", 100);
+	socket_conversation(dial_tcp(), 0);
+}
+END_TEST
+
+/* Who goes away while nothing is read is missed all the same; what he said is not lost. */
+static void gone_unread(int (*dial)(void))
+{
+	int fd = dial();
+
+	WAIT_FOR(__atomic_load_n(&client.connects, __ATOMIC_SEQ_CST) == 1);
+	usleep(10000); /* input is given up for now */
+	close(fd);
+	WAIT_FOR(__atomic_load_n(&client.disconnects, __ATOMIC_SEQ_CST) == 1);
+	fd = dial();
+	WAIT_FOR(__atomic_load_n(&client.connects, __ATOMIC_SEQ_CST) == 2);
+	put(fd, "farewell");
+	close(fd);
+	fd = dial();
+	expect_idle();
+	ck_assert_int_eq(client.connects, 2);
+	give_room(100);
+	expect_got("farewell");
+	WAIT_FOR(__atomic_load_n(&client.connects, __ATOMIC_SEQ_CST) == 3);
+	ck_assert_int_eq(client.disconnects, 2);
+	close(fd);
+	WAIT_FOR(__atomic_load_n(&client.disconnects, __ATOMIC_SEQ_CST) == 3);
+}
+
+static int dial_unix(void)
+{
+	return unix_socket(path_of("s"), false);
+}
+
+START_TEST(socket_gone_unread)
+{
+	make_with("socket", "id=c,server=on,wait=off,path=%s", path_of("s"));
+	take_chardev("c", 0);
+	gone_unread(dial_unix);
+}
+END_TEST
+
+START_TEST(tcp_gone_unread)
+{
+	listen_tcp();
+	take_chardev("c", 0);
+	gone_unread(dial_tcp);
 }
 END_TEST
 
@@ -252,6 +335,7 @@ int main(void)
 	const TTest *const tests[] = {
 		pty,
 		pty_full,
+		pty_gone_unread,
 		socket_server,
 		socket_queue,
 		socket_stale_and_taken,
@@ -259,6 +343,8 @@ int main(void)
 		socket_client,
 		socket_client_early,
 		socket_tcp,
+		socket_gone_unread,
+		tcp_gone_unread,
 		socket_errors,
 		socket_by_descriptor,
 	};
