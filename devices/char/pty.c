@@ -26,11 +26,12 @@ static struct char_pty *to_pty(struct chardev *chr)
 	return container_of(chr, struct char_pty, chr);
 }
 
-static bool slave_open(int master)
+/* Is somebody there, or has been, and has left something to read? */
+static bool slave_used(int master)
 {
 	struct pollfd p = {.fd = master, .events = POLLIN};
 
-	return poll(&p, 1, 0) >= 0 && !(p.revents & POLLHUP);
+	return poll(&p, 1, 0) >= 0 && (!(p.revents & POLLHUP) || (p.revents & POLLIN));
 }
 
 static void pty_closed(struct char_fd *cf, bool output, int code)
@@ -41,7 +42,7 @@ static void pty_closed(struct char_fd *cf, bool output, int code)
 	loop_post(cf->loop, &pty->close_msg);
 }
 
-/* The slave is open: give char_fd descriptors of its own. */
+/* The slave is in use: give char_fd descriptors of its own. */
 static void connect(struct char_pty *pty)
 {
 	struct char_fd *cf = &pty->cf;
@@ -63,7 +64,7 @@ static void look(struct loop_timer *timer)
 {
 	struct char_pty *pty = container_of(timer, struct char_pty, timer);
 
-	if (slave_open(pty->master))
+	if (slave_used(pty->master))
 		connect(pty);
 	if (!pty->chr.open)
 		loop_timer_set(pty->cf.loop, timer, clock_now() + LOOK_NS);

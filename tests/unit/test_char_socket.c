@@ -86,6 +86,23 @@ START_TEST(pty_gone_unread)
 }
 END_TEST
 
+/* Open and closed between two looks: "echo text > /dev/pts/N". */
+START_TEST(pty_visit)
+{
+	const char *path = pty_path(make(CLASS_CHARDEV, "pty", "id=c"));
+	int fd;
+
+	take_chardev("c", 100);
+	expect_idle();
+	fd = open(path, O_RDWR | O_NOCTTY);
+	put(fd, "text");
+	close(fd);
+	expect_got("text");
+	WAIT_FOR(__atomic_load_n(&client.disconnects, __ATOMIC_SEQ_CST) == 1);
+	expect_idle();
+}
+END_TEST
+
 /* --- socket ------------------------------------------------------------------------------------ */
 
 static void socket_conversation(int fd, int round)
@@ -336,6 +353,7 @@ int main(void)
 		pty,
 		pty_full,
 		pty_gone_unread,
+		pty_visit,
 		socket_server,
 		socket_queue,
 		socket_stale_and_taken,
