@@ -60,14 +60,15 @@ static size_t filter(struct char_stdio *s, uint8_t *buf, size_t len)
 
 static void deliver(struct char_stdio *s)
 {
-	size_t n = chardev_can_receive(&s->chr);
+	size_t done = 0, n;
 
-	n = MIN(n, s->nheld);
-	if (!n)
-		return;
-	chardev_receive(&s->chr, s->held, n);
-	s->nheld -= n;
-	memmove(s->held, s->held + n, s->nheld);
+	while (done < s->nheld && (n = chardev_can_receive(&s->chr)) > 0) {
+		n = MIN(n, s->nheld - done);
+		chardev_receive(&s->chr, s->held + done, n);
+		done += n;
+	}
+	s->nheld -= done;
+	memmove(s->held, s->held + done, s->nheld);
 }
 
 /* Always some, so that the escape key is seen. */

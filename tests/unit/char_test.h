@@ -23,6 +23,7 @@ struct client {
 	pthread_mutex_t lock;
 	uint8_t got[65536];
 	size_t ngot, room;
+	size_t piece; /* takes so much at once, at most; 0: any number */
 	int writable, connects, disconnects;
 };
 
@@ -34,7 +35,7 @@ static inline size_t client_can_receive(void *opaque)
 	size_t room;
 
 	pthread_mutex_lock(&client.lock);
-	room = client.room;
+	room = client.piece ? MIN(client.room, client.piece) : client.room;
 	pthread_mutex_unlock(&client.lock);
 	return room;
 }

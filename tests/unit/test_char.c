@@ -253,6 +253,21 @@ START_TEST(stdio_escape_while_stuck)
 }
 END_TEST
 
+/* Several keys at once, for a guest with many small buffers. */
+START_TEST(stdio_small_pieces)
+{
+	int slave, master = open_terminal(&slave);
+
+	make_stdio(slave, slave, "id=c");
+	client.piece = 1;
+	take_chardev("c", 100);
+	put(master, "keys");
+	expect_got("keys");
+	restore_stdio();
+	close(master);
+}
+END_TEST
+
 /* --- file -------------------------------------------------------------------------------------- */
 
 static void expect_file(const char *name, const char *text)
@@ -398,6 +413,7 @@ int main(void)
 		stdio_escape,
 		stdio_terminal_modes,
 		stdio_escape_while_stuck,
+		stdio_small_pieces,
 		file_truncate_and_append,
 		file_input,
 		file_errors,
