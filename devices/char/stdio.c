@@ -11,6 +11,7 @@
 
 #define ESCAPE_KEY 0x01 /* Ctrl-a */
 #define HELD_SIZE  256	/* keys typed while the guest takes none; what is more is lost */
+#define LOOK_NS	   200000000ull
 
 struct char_stdio {
 	struct chardev chr;
@@ -21,6 +22,7 @@ struct char_stdio {
 	bool escaped; /* the escape key was the last one */
 	uint8_t held[HELD_SIZE];
 	size_t nheld;
+	struct loop_timer timer; /* look whether the terminal is ours again */
 };
 
 static const char help[] = "\r\nCtrl-a h       this help\r\n"
@@ -89,6 +91,36 @@ static void stdio_input(struct char_fd *cf, uint8_t *buf, size_t len)
 	deliver(s);
 }
 
+/* A job of a shell to which the terminal's keys do not belong at present? */
+static bool in_background(void)
+{
+	pid_t foreground = tcgetpgrp(STDIN_FILENO);
+
+	return foreground >= 0 && foreground != getpgrp();
+}
+
+/* A process in the background that takes no SIGTTIN, as loops do not, gets an error: not the end, unless the terminal has gone. */
+static void stdio_closed(struct char_fd *cf, bool output, int code)
+{
+	struct char_stdio *s = container_of(cf, struct char_stdio, cf);
+
+	if (!output && code == -EIO && isatty(STDIN_FILENO))
+		loop_timer_set(cf->loop, &s->timer, clock_now() + LOOK_NS);
+}
+
+static void look(struct loop_timer *timer)
+{
+	struct char_stdio *s = container_of(timer, struct char_stdio, timer);
+	struct hako_error err;
+
+	if (in_background()) {
+		loop_timer_set(s->cf.loop, timer, clock_now() + LOOK_NS);
+		return;
+	}
+	s->cf.in_fd = char_fd_share(STDIN_FILENO, false, &s->cf.in_kind);
+	char_fd_start(&s->cf, &err);
+}
+
 static size_t stdio_write(struct chardev *chr, const uint8_t *buf, size_t len)
 {
 	return char_fd_write(&to_stdio(chr)->cf, buf, len);
@@ -125,6 +157,7 @@ static void stop(void *arg)
 {
 	struct char_stdio *s = arg;
 
+	loop_timer_cancel(&s->timer);
 	char_fd_stop(&s->cf);
 }
 
@@ -147,6 +180,8 @@ static int stdio_create(struct object *obj, struct hako_error *err)
 		cf->room = stdio_room;
 		cf->input = stdio_input;
 	}
+	cf->closed = stdio_closed;
+	s->timer.fn = look;
 	/* Either may be closed: then there is no input, or output is lost. */
 	cf->in_fd = char_fd_share(STDIN_FILENO, false, &cf->in_kind);
 	cf->out_fd = char_fd_share(STDOUT_FILENO, true, &cf->out_kind);

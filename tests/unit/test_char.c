@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Character backends, seen from outside: standard input and output, files, and who uses what. */
+#include <signal.h>
+#include <sys/wait.h>
+
 #include "char_test.h"
 
 /* --- standard input and output ----------------------------------------------------------------- */
@@ -268,6 +271,52 @@ START_TEST(stdio_small_pieces)
 }
 END_TEST
 
+static int wait_for(pid_t pid)
+{
+	int status;
+
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 99;
+}
+
+/* A job in the background, to which keys do not belong; then in the foreground. */
+static void background_job(int slave, int master)
+{
+	setpgid(0, 0);
+	setup();
+	make_stdio(slave, slave, "id=c");
+	take_chardev("c", 100);
+	put(master, "not yet");
+	expect_idle();
+	ck_assert_uint_eq(got(), 0);
+	signal(SIGTTOU, SIG_IGN);
+	ck_assert_int_eq(tcsetpgrp(slave, getpgrp()), 0);
+	expect_got("not yet");
+	put(master, ", now");
+	expect_got("not yet, now");
+	restore_stdio();
+	teardown();
+	_exit(0);
+}
+
+START_TEST(stdio_background)
+{
+	int slave, master = open_terminal(&slave);
+	pid_t shell = fork(), job;
+
+	if (!shell) {
+		setsid();
+		ck_assert_int_eq(ioctl(slave, TIOCSCTTY, 0), 0);
+		job = fork();
+		if (!job)
+			background_job(slave, master);
+		signal(SIGHUP, SIG_IGN);
+		_exit(wait_for(job));
+	}
+	ck_assert_int_eq(wait_for(shell), 0);
+}
+END_TEST
+
 /* --- file -------------------------------------------------------------------------------------- */
 
 static void expect_file(const char *name, const char *text)
@@ -414,6 +463,7 @@ int main(void)
 		stdio_terminal_modes,
 		stdio_escape_while_stuck,
 		stdio_small_pieces,
+		stdio_background,
 		file_truncate_and_append,
 		file_input,
 		file_errors,
