@@ -354,7 +354,8 @@ static int tap_open(struct tap *tap, struct hako_error *err)
 	if (strlen(name) >= IFNAMSIZ)
 		return error_set(err, -EINVAL, "ifname=%s: longer than %d characters", name,
 				 IFNAMSIZ - 1);
-	if (!*name || strchr(name, '/') ||
+	/* What the kernel's dev_valid_name() takes. */
+	if (!*name || !strcmp(name, ".") || !strcmp(name, "..") || strpbrk(name, "/: \t\n\v\f\r") ||
 	    (percent && (strncmp(percent, "%d", 2) || strchr(percent + 1, '%'))))
 		return error_set(err, -EINVAL, "ifname=%s: not a name for an interface", name);
 	strcpy(tap->name, name);
@@ -478,6 +479,9 @@ static int tap_check_options(const struct tap *tap, struct hako_error *err)
 
 	if (tap->fd_name && tap->fds)
 		return error_set(err, -EINVAL, "fd and fds exclude each other");
+	if (tap->fd_name && strchr(tap->fd_name, ':'))
+		return error_set(err, -EINVAL, "fd=%s: one descriptor only (fds takes several)",
+				 tap->fd_name);
 	if (fd && (tap->ifname || tap->nqueues > 1))
 		return error_set(err, -EINVAL, "fd does not go with %s",
 				 tap->ifname ? "ifname" : "queues");

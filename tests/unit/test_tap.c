@@ -432,6 +432,10 @@ static const struct {
 	{"ifname=abcdefghijklmnop", -EINVAL, "ifname=abcdefghijklmnop"},
 	{"ifname=a/b", -EINVAL, "ifname="},
 	{"ifname=a%s", -EINVAL, "ifname="},
+	{"ifname=a:b", -EINVAL, "not a name"},
+	{"ifname=a b", -EINVAL, "not a name"},
+	{"ifname=.", -EINVAL, "not a name"},
+	{"ifname=..", -EINVAL, "not a name"},
 	{"ifname=lo", -EINVAL, "not a tap"},
 	{"ifname=hk5", -EBUSY, "in use"},
 	{"ifname=hk6", -EINVAL, "not a tap"}, /* a tun */
@@ -441,6 +445,7 @@ static const struct {
 	{"ifname=hk0,br=lo", -EOPNOTSUPP, "br=lo"},
 	{"fd=999", -EBADF, "fd=999"},
 	{"fd=x", -EINVAL, "fd=x"},
+	{"fd=3:4", -EINVAL, "fds"},
 	{"fd=0", -EINVAL, "not a tap"},
 	{"fd=3,ifname=hk0", -EINVAL, "ifname"},
 	{"fd=3,fds=3:4", -EINVAL, "exclude"},
