@@ -172,7 +172,8 @@ static int write_pidfile(struct run *run, struct hako_error *err)
 
 	if (!run->config.pidfile)
 		return 0;
-	fd = open(run->config.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	/* O_NONBLOCK: a FIFO that nobody reads is an error. */
+	fd = open(run->config.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
 	if (fd < 0)
 		return error_errno(err, -errno, "--pidfile %s", run->config.pidfile);
 	run->have_pidfile = !fstat(fd, &st) && S_ISREG(st.st_mode); /* /dev/null stays */
