@@ -7,6 +7,7 @@
 #include <linux/virtio_pci.h>
 #include <stdlib.h>
 
+#include "queue.h"
 #include "transport.h"
 #include "vmm/vm.h"
 
@@ -96,7 +97,7 @@ static void route_queue(struct virtio_pci *vp, struct virtqueue *vq)
 			 ? msix_fd(&vp->pci, vq->msix_vector)
 			 : -1;
 
-	WRITE_ONCE(vq->notify_fd, fd);
+	virtq_route(vq, fd);
 }
 
 /* MSI-X may have been turned on or off. */

@@ -286,6 +286,8 @@ void virtio_broken(struct virtio_device *vdev, const char *fmt, ...)
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
 	vm_log(vdev->obj.vm, "%s: stopped, as the guest's driver broke the rules: %s", name, why);
+	for (uint32_t i = 0; i < vdev->nqueues; i++)
+		virtq_abandon(&vdev->vq[i]);
 	/* 2.1.2 */
 	if (add_status(vdev, VIRTIO_CONFIG_S_NEEDS_RESET) & VIRTIO_CONFIG_S_DRIVER_OK)
 		vdev->transport_ops->notify_config(vdev);

@@ -38,6 +38,22 @@ struct virtq_chain {
 	uint32_t out_len, in_len; /* bytes; a chain of more than 4 GiB - 1 is an error */
 };
 
+struct virtq_server;
+
+/* Who serves a queue in the place of its loop: the host's kernel (vhost). All in the loop's thread. */
+struct virtq_server_ops {
+	/* Serve from last_avail and used_idx on; doorbells come to kick_fd. After a failure the loop serves the queue. */
+	int (*start)(struct virtq_server *server, struct virtqueue *vq, struct hako_error *err);
+	/* Nothing is in flight afterwards, and last_avail and used_idx say how far it came. */
+	void (*stop)(struct virtq_server *server, struct virtqueue *vq);
+	/* vq->notify_fd has changed: raise interrupts there from now on, and one now, since the old one may have gone nowhere. */
+	void (*reroute)(struct virtq_server *server, struct virtqueue *vq);
+};
+
+struct virtq_server {
+	const struct virtq_server_ops *ops;
+};
+
 struct virtqueue {
 	struct virtio_device *vdev;
 	uint16_t index;
@@ -59,6 +75,7 @@ struct virtqueue {
 	bool kick_disabled; /* virtq_disable_kick() */
 	bool kick_armed;    /* polled: the driver has been asked for a doorbell */
 	uint8_t draining;   /* enum virtq_drain; atomic */
+	bool served;	    /* by vq->server; atomic */
 	bool signalled_valid;
 	uint16_t signalled_used; /* used_idx as last published */
 	uint16_t avail_shadow;	 /* avail_idx as last read */
@@ -73,6 +90,8 @@ struct virtqueue {
 	struct loop_poller poller;
 	struct loop_defer notify_defer;
 	struct loop_msg again;
+	struct loop_msg attend; /* served: notify_fd has changed, or the device is broken */
+	struct virtq_server *server;
 	void *opaque; /* the device type's */
 };
 
@@ -219,6 +238,11 @@ void virtq_flush(struct virtqueue *vq);
  */
 void virtq_disable_kick(struct virtqueue *vq);
 bool virtq_enable_kick(struct virtqueue *vq);
+/**
+ * Have @server serve the queue whenever it runs, at once if it does; NULL: its loop does so again. Loop thread, or anybody while it does not run.
+ * Buffers in hand have been put back before.
+ */
+void virtq_set_server(struct virtqueue *vq, struct virtq_server *server);
 /** For ops->drain: nothing of the queue is in flight any more. */
 void virtq_stopped(struct virtqueue *vq);
 
