@@ -152,6 +152,7 @@ struct virtio_device {
 	struct virtqueue *vq; /* array */
 	bool started;	      /* between ops->start and ops->stop */
 	bool paused;
+	bool no_dma; /* the driver has taken the device off the bus; as paused, while the VM runs */
 	bool broken; /* atomic; NEEDS_RESET has been set: rings are not looked at until a reset */
 	const struct virtio_transport_ops *transport_ops;
 	struct virtio_pci *pci; /* one of the two; the counts are for the state table */
@@ -262,6 +263,8 @@ uint8_t virtio_get_status(struct virtio_device *vdev);
 bool virtio_queue_enable(struct virtqueue *vq);
 /** QueueReady 0: stop, as reset of the one queue. */
 void virtio_queue_disable(struct virtqueue *vq);
+/** May the device access memory? When this returns with @on false it does not any more. Not under the register lock. */
+void virtio_set_dma(struct virtio_device *vdev, bool on);
 /** A doorbell that came as a register write. */
 void virtio_queue_kick(struct virtio_device *vdev, uint16_t index);
 /** Feature words, as both transports show them in 32-bit pieces. The driver's are frozen by FEATURES_OK. */
