@@ -367,7 +367,7 @@ static void blk_stop(struct virtio_device *vdev)
 
 	for (uint32_t i = 0; i < vdev->nqueues; i++) {
 		if (blk->queues[i].blk)
-			blk->node->ops->detach(blk->node, vdev->vq[i].loop);
+			block_detach(blk->node, vdev->vq[i].loop);
 		queue_free(&blk->queues[i]);
 	}
 }
@@ -382,7 +382,7 @@ static int blk_start(struct virtio_device *vdev)
 
 		ret = queue_alloc(q, blk, &vdev->vq[i]);
 		if (ret == 0)
-			ret = blk->node->ops->attach(blk->node, vdev->vq[i].loop, NULL);
+			ret = block_attach(blk->node, vdev->vq[i].loop, NULL);
 		if (ret < 0)
 			queue_free(q);
 		vdev->vq[i].opaque = q;
@@ -456,6 +456,8 @@ static int blk_init(struct virtio_blk *blk, struct hako_error *err)
 
 	if (ret < 0)
 		return ret;
+	if (!blk->node->length)
+		return error_set(err, -EINVAL, "drive=%s: the disk is empty (0 bytes)", blk->drive);
 	ret = vm_iothread(vdev->obj.vm, blk->iothread, &loop, err);
 	if (ret < 0)
 		return ret;
@@ -490,7 +492,7 @@ static int blk_create(struct object *obj, struct hako_error *err)
 		return ret;
 	ret = blk_init(blk, err);
 	if (ret < 0)
-		block_unuse(blk->node);
+		block_unuse(blk->node, blk);
 	return ret;
 }
 
@@ -499,7 +501,7 @@ static void blk_destroy(struct object *obj)
 	struct virtio_blk *blk = container_of(obj, struct virtio_blk, vdev.obj);
 
 	virtio_device_free(&blk->vdev);
-	block_unuse(blk->node);
+	block_unuse(blk->node, blk);
 	free(blk->queues);
 }
 

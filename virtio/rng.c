@@ -20,9 +20,10 @@ struct virtio_rng {
 	uint64_t max_bytes;
 	uint32_t period_ms;
 
-	/* The queue's loop's: how much may be given out until the period is over. Resets and pauses change nothing about it. */
-	uint64_t quota, period_end;
+	/* The queue's loop's: how much may be given out until the timer goes off. */
+	uint64_t quota;
 	struct loop_timer timer;
+	bool timer_set;
 };
 
 static struct virtio_rng *to_rng(struct virtqueue *vq)
@@ -45,19 +46,12 @@ static size_t fill(const struct iovec *iov, unsigned int n, size_t len)
 	return done;
 }
 
-/* How much may be given out now? */
-static uint64_t quota(struct virtio_rng *rng)
+static void start_period(struct virtio_rng *rng, struct loop *loop)
 {
-	uint64_t now;
-
-	if (!rng->max_bytes)
-		return UINT64_MAX;
-	now = clock_now();
-	if (now >= rng->period_end) {
-		rng->quota = rng->max_bytes;
-		rng->period_end = now + rng->period_ms * 1000000ull;
-	}
-	return rng->quota;
+	if (rng->timer_set)
+		return;
+	rng->timer_set = true;
+	loop_timer_set(loop, &rng->timer, clock_now() + rng->period_ms * 1000000ull);
 }
 
 static void rng_handle(struct virtqueue *vq)
@@ -65,28 +59,37 @@ static void rng_handle(struct virtqueue *vq)
 	struct virtio_rng *rng = to_rng(vq);
 	struct iovec iov[RNG_MAX_SEGMENTS];
 	struct virtq_chain chain;
-	uint64_t left;
 
-	while ((left = quota(rng)) > 0 && virtq_pop(vq, &chain, iov, RNG_MAX_SEGMENTS) == 1) {
-		size_t len = MIN(MIN(chain.in_len, RNG_MAX_REQUEST), left);
+	/* Without a quota left the requests stay in the ring until the timer goes off. */
+	while (rng->quota && virtq_pop(vq, &chain, iov, RNG_MAX_SEGMENTS) == 1) {
+		size_t len = MIN(MIN(chain.in_len, RNG_MAX_REQUEST), rng->quota);
 
 		len = fill(iov + chain.nout, chain.nin, len);
 		virtq_push(vq, chain.head, len);
-		rng->quota -= len;
+		if (rng->max_bytes) {
+			rng->quota -= len;
+			start_period(rng, vq->loop);
+		}
 	}
-	/* Without a quota left the requests stay in the ring. */
-	if (!left)
-		loop_timer_set(vq->loop, &rng->timer, rng->period_end);
 }
 
 static void rng_period_over(struct loop_timer *timer)
 {
-	rng_handle(&container_of(timer, struct virtio_rng, timer)->vdev.vq[0]);
+	struct virtio_rng *rng = container_of(timer, struct virtio_rng, timer);
+
+	rng->timer_set = false;
+	rng->quota = rng->max_bytes;
+	rng_handle(&rng->vdev.vq[0]);
 }
 
 static void rng_drain(struct virtqueue *vq)
 {
-	loop_timer_cancel(&to_rng(vq)->timer);
+	struct virtio_rng *rng = to_rng(vq);
+
+	if (rng->timer_set)
+		loop_timer_cancel(&rng->timer);
+	rng->timer_set = false;
+	rng->quota = rng->max_bytes ?: UINT64_MAX;
 	virtq_stopped(vq);
 }
 
@@ -105,6 +108,7 @@ static int rng_create(struct object *obj, struct hako_error *err)
 
 	if (r)
 		return r;
+	rng->quota = rng->max_bytes ?: UINT64_MAX;
 	rng->timer.fn = rng_period_over;
 	r = virtio_device_attach(&rng->vdev, err);
 	if (r)

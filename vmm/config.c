@@ -4,11 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "devices/block/block.h"
 #include "devices/char/char.h"
 #include "devices/platform/fw_cfg.h"
 #include "vm.h"
-
-#define CPUS_MAX 4096 /* a host's KVM has a limit of its own */
 
 static const char *const decompress_names[] = {"auto", "host", "guest", NULL};
 static const char *const panic_names[] = {"exit", "pause", "none", NULL};
@@ -72,9 +71,8 @@ static int parse_cpus(struct vm_config *c, struct hako_error *err)
 
 	if (r == -EINVAL)
 		return error_set(err, r, "--cpus %s: not a number", c->cpus);
-	if (r || n == 0 || n > CPUS_MAX)
-		return error_set(err, -ERANGE, "--cpus %s: out of range, 1 to %d", c->cpus,
-				 CPUS_MAX);
+	if (r || n == 0 || n > 4096)
+		return error_set(err, -ERANGE, "--cpus %s: out of range, at least 1", c->cpus);
 	c->ncpus = n;
 	return 0;
 }
@@ -128,8 +126,6 @@ static int new_from_text(struct vm *vm, enum class_kind kind, const char *key, c
 	if (!r)
 		r = kind == CLASS_DEVICE ? vm_device_class(vm, name, &cls, err)
 					 : class_get(kind, name, &cls, err);
-	if (!r && kind == CLASS_BLOCKDEV && keyvals_get(&kv, "node-name"))
-		r = keyvals_add(&kv, "id", keyvals_take(&kv, "node-name"));
 	if (!r)
 		r = object_new(vm, cls, &kv, NULL, err);
 	keyvals_free(&kv);
@@ -176,8 +172,8 @@ static void drop_used(struct keyvals *kv)
 }
 
 /*
- * The short forms --disk and --net: a backend and the device in front of it from one list of options. An option goes to
- * the backend if that has one of the name, else to the device.
+ * The short form --net: a backend and the device in front of it from one list of options. An option goes to the backend if that
+ * has one of the name, else to the device.
  */
 static int new_pair(struct vm *vm, struct keyvals *kv, enum class_kind kind,
 		    const char *backend_class, const char *device, const char *link, const char *id,
@@ -207,69 +203,60 @@ static int new_pair(struct vm *vm, struct keyvals *kv, enum class_kind kind,
 	return r;
 }
 
-/* --disk also takes what QEMU's -drive calls differently from -blockdev. */
+/* cache=, as QEMU's -drive has it. */
+static const char *const cache_names[] = {"writeback",	"writethrough", "none",
+					  "directsync", "unsafe",	NULL};
 static const struct {
-	const char *key, *value; /* value NULL: any, and it is kept */
-	const char *blockdev_key, *blockdev_value;
-} drive_names[] = {
-	{"file", NULL, "filename", NULL},
-	{"readonly", NULL, "read-only", NULL},
-	{"cache", "none", "cache.direct", "on"},
-	{"cache", "unsafe", "cache.no-flush", "on"},
-	{"cache", "writethrough", "write-cache", "off"},
-	{"cache", "writeback", "write-cache", "on"},
+	const char *key, *values[5];
+} cache_modes[] = {
+	{"cache.direct", {"off", "off", "on", "on", "off"}},
+	{"cache.no-flush", {"off", "off", "off", "off", "on"}},
+	{"write-cache", {"on", "off", "on", "off", "on"}},
 };
 
-static const char *const cache_names[] = {"none", "unsafe", "writethrough", "writeback", NULL};
-
-/* cache= with a value that drive_names lacks. */
-static int check_cache(const char *value, struct hako_error *err)
+static int translate_cache(struct keyvals *kv, struct hako_error *err)
 {
 	static const struct option option = {
 		.name = "cache",
 		.type = OPTION_ENUM,
 		.values = cache_names,
 	};
-	int i;
+	const char *value = keyvals_take(kv, "cache");
+	int mode, r;
 
-	return option_set(&option, &i, value, err);
+	if (!value)
+		return 0;
+	r = option_set(&option, &mode, value, err);
+	for (size_t i = 0; i < ARRAY_SIZE(cache_modes) && !r; i++)
+		if (!keyvals_get(kv, cache_modes[i].key))
+			r = keyvals_add(kv, cache_modes[i].key, cache_modes[i].values[mode]);
+	return r;
 }
 
+/* --disk takes what QEMU's -drive calls differently from -blockdev. */
 static int translate_drive(struct keyvals *kv, struct hako_error *err)
 {
 	for (size_t i = 0; i < kv->n; i++) {
-		struct keyval *v = &kv->v[i];
-		int r = strcmp(v->key, "cache") ? 0 : check_cache(v->value, err);
+		bool file = !strcmp(kv->v[i].key, "file");
+		char *key;
 
-		if (r)
-			return r;
-		for (size_t j = 0; j < ARRAY_SIZE(drive_names); j++) {
-			const char *as = drive_names[j].blockdev_value;
-			char *key, *value;
-
-			if (strcmp(v->key, drive_names[j].key) ||
-			    (drive_names[j].value && strcasecmp(v->value, drive_names[j].value)))
-				continue;
-			key = strdup(drive_names[j].blockdev_key);
-			value = strdup(as ? as : v->value);
-			if (!key || !value) {
-				free(key);
-				free(value);
-				return error_errno(err, -ENOMEM, "options");
-			}
-			free(v->key);
-			free(v->value);
-			v->key = key;
-			v->value = value;
-			break;
-		}
+		if (!file && strcmp(kv->v[i].key, "readonly"))
+			continue;
+		key = strdup(file ? "filename" : "read-only");
+		if (!key)
+			return error_errno(err, -ENOMEM, "options");
+		free(kv->v[i].key);
+		kv->v[i].key = key;
 	}
-	return 0;
+	return translate_cache(kv, err);
 }
 
+/* An option goes to the node if that has one of the name, else to the node of its file, else to the device. */
 static int new_disk(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
-	const char *format = NULL;
+	const struct class *file = class_find(CLASS_BLOCKDEV, "file"), *front;
+	const char *format = NULL, *filename = NULL;
+	struct block_node *node = NULL;
 	struct keyvals kv = {0};
 	char id[24];
 	int r;
@@ -279,10 +266,23 @@ static int new_disk(struct vm *vm, const char *text, unsigned int n, struct hako
 	if (!r)
 		r = translate_drive(&kv, err);
 	if (!r)
+		r = vm_device_class(vm, "virtio-blk", &front, err);
+	if (!r) {
 		format = keyvals_take(&kv, "format");
+		filename = keyvals_take(&kv, "filename");
+		r = block_open(vm, filename, format, &kv, id, &node, err);
+	}
+	if (!r) {
+		const struct option *const tables[] = {node->obj.class->options, file->options,
+						       block_node_options, front->options,
+						       front->bus_options};
+
+		r = options_check_known(tables, ARRAY_SIZE(tables), &kv, err);
+	}
+	drop_used(&kv);
 	if (!r)
-		r = new_pair(vm, &kv, CLASS_BLOCKDEV, format ? format : "raw", "virtio-blk",
-			     "drive", id, err);
+		r = keyvals_add(&kv, "drive", node->obj.id)
+			    ?: object_new(vm, front, &kv, NULL, err);
 	keyvals_free(&kv);
 	return r;
 }
@@ -305,9 +305,7 @@ static int new_net(struct vm *vm, const char *text, unsigned int n, struct hako_
 		r = error_set(err, -EOPNOTSUPP,
 			      "hako was built without libslirp, which user needs");
 #endif
-	if (!r && !strcmp(type, "none"))
-		r = kv.n > 1 ? error_set(err, -EINVAL, "none takes no options") : 0;
-	else if (!r)
+	if (!r && strcmp(type, "none"))
 		r = new_pair(vm, &kv, CLASS_NETDEV, type, "virtio-net", "netdev", id, err);
 	keyvals_free(&kv);
 	return r;

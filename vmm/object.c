@@ -102,6 +102,8 @@ static int object_configure(struct object *obj, struct keyvals *kv, struct hako_
 {
 	const struct class *cls = obj->class;
 	const struct option *const tables[] = {cls->bus_options, cls->options};
+	const char *node_name = kv && cls->kind == CLASS_BLOCKDEV ? keyvals_take(kv, "node-name")
+								  : NULL;
 	const char *id = kv ? keyvals_take(kv, "id") : NULL;
 	struct keyvals none = {0};
 	int r;
@@ -109,6 +111,8 @@ static int object_configure(struct object *obj, struct keyvals *kv, struct hako_
 	r = kv ? options_check_known(tables, ARRAY_SIZE(tables), kv, err) : 0;
 	if (r)
 		return r;
+	if (!id)
+		id = node_name;
 	if (id) {
 		if (object_find(obj->vm, cls->kind, id))
 			return error_set(err, -EEXIST, "id=%s: another %s has this name", id,

@@ -39,7 +39,7 @@ struct class
 	size_t size;			  /* of the object, which starts with struct object */
 	bool internal;			  /* made by boards only, not by the user */
 	const struct option *options;	  /* NULL: none */
-	const struct option *bus_options; /* the transport's, for all devices of one bus; or NULL */
+	const struct option *bus_options; /* of all of a bus, of all disk nodes; or NULL */
 	const struct state_table *state;  /* NULL: nothing survives */
 	const void *ops;		  /* the kind's operations: struct chardev_ops … */
 

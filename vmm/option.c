@@ -73,7 +73,7 @@ static int keyvals_add_owned(struct keyvals *kv, char *key, char *value)
 		return -ENOMEM;
 	}
 	kv->v = v;
-	v[kv->n++] = (struct keyval){key, value, false};
+	v[kv->n++] = (struct keyval){.key = key, .value = value};
 	return 0;
 }
 
@@ -251,6 +251,33 @@ static int append_list(char ***list, const char *value)
 	return v[n] ? 0 : -ENOMEM;
 }
 
+/* "NAME=@value" (@key is empty), or "NAME.@key=@value". */
+static int set_tree(const struct option *opt, struct option_tree *tree, const char *key,
+		    const char *value, struct hako_error *err)
+{
+	char *copy;
+
+	if (*key) {
+		if (tree->id)
+			return error_set(err, -EINVAL, "%s=%s and %s.%s=%s exclude each other",
+					 opt->name, tree->id, opt->name, key, value);
+		return keyvals_add(&tree->kv, key, value) ? error_errno(err, -ENOMEM, "options")
+							  : 0;
+	}
+	if (opt->type == OPTION_TREE)
+		return error_set(err, -EINVAL, "%s=%s: it has options of its own, %s.…=…",
+				 opt->name, value, opt->name);
+	if (tree->kv.n)
+		return error_set(err, -EINVAL, "%s=%s and %s.%s=%s exclude each other", opt->name,
+				 value, opt->name, tree->kv.v[0].key, tree->kv.v[0].value);
+	copy = strdup(value);
+	if (!copy)
+		return error_errno(err, -ENOMEM, "%s", opt->name);
+	free(tree->id);
+	tree->id = copy;
+	return 0;
+}
+
 int option_set(const struct option *opt, void *obj, const char *value, struct hako_error *err)
 {
 	void *field = (char *)obj + opt->offset;
@@ -290,6 +317,9 @@ int option_set(const struct option *opt, void *obj, const char *value, struct ha
 	case OPTION_LIST:
 		i = append_list(field, value);
 		return i ? error_errno(err, i, "%s", opt->name) : 0;
+	case OPTION_NODE:
+	case OPTION_TREE:
+		return set_tree(opt, field, "", value, err);
 	}
 	return error_set(err, -EINVAL, "%s: cannot be set", opt->name);
 }
@@ -318,7 +348,13 @@ char *option_get(const struct option *opt, const void *obj)
 		return str_printf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4],
 				  m[5]);
 	}
+	case OPTION_NODE: {
+		const struct option_tree *tree = field;
+
+		return tree->id ? strdup(tree->id) : NULL;
+	}
 	case OPTION_LIST:
+	case OPTION_TREE:
 		break;
 	}
 	return NULL;
@@ -355,12 +391,33 @@ static int unknown_option(const struct option *const *tables, size_t ntables, co
 	return error_set(err, -EINVAL, "%s: no such option", key);
 }
 
+/* Is @key for @opt? If so, the part after NAME and dot, or "". */
+static const char *match(const struct option *opt, const char *key)
+{
+	size_t len = strlen(opt->name);
+
+	if (strncmp(opt->name, key, len))
+		return NULL;
+	if (!key[len])
+		return key + len;
+	if (key[len] == '.' && (opt->type == OPTION_NODE || opt->type == OPTION_TREE))
+		return key + len + 1;
+	return NULL;
+}
+
+const struct option *option_find(const struct option *table, const char *key)
+{
+	for (const struct option *o = table; o && o->name; o++)
+		if (match(o, key))
+			return o;
+	return NULL;
+}
+
 static bool is_known(const struct option *const *tables, size_t ntables, const char *key)
 {
 	for (size_t i = 0; i < ntables; i++)
-		for (const struct option *o = tables[i]; o && o->name; o++)
-			if (!strcmp(o->name, key))
-				return true;
+		if (option_find(tables[i], key))
+			return true;
 	return !strcmp(key, "id");
 }
 
@@ -381,6 +438,16 @@ static int check_used(const struct option *table, const struct keyvals *kv, stru
 	return 0;
 }
 
+static int apply_one(const struct option *opt, void *obj, const char *key, const struct keyval *v,
+		     struct hako_error *err)
+{
+	if (v->null && opt->type != OPTION_NODE)
+		return error_set(err, -EINVAL, "%s: null is no value", v->key);
+	if (*key)
+		return set_tree(opt, (void *)((char *)obj + opt->offset), key, v->value, err);
+	return option_set(opt, obj, v->value, err);
+}
+
 int options_apply(const struct option *table, void *obj, struct keyvals *kv, bool strict,
 		  struct hako_error *err)
 {
@@ -388,12 +455,14 @@ int options_apply(const struct option *table, void *obj, struct keyvals *kv, boo
 		bool given = false;
 
 		for (size_t i = 0; i < kv->n; i++) {
+			struct keyval *v = &kv->v[i];
+			const char *key = match(opt, v->key);
 			int r;
 
-			if (strcmp(kv->v[i].key, opt->name))
+			if (!key)
 				continue;
-			kv->v[i].used = given = true;
-			r = option_set(opt, obj, kv->v[i].value, err);
+			v->used = given = true;
+			r = apply_one(opt, obj, key, v, err);
 			if (r)
 				return r;
 		}
@@ -417,6 +486,12 @@ void options_free(const struct option *table, void *obj)
 				free(*p);
 			free(*(char ***)field);
 			*(char ***)field = NULL;
+		} else if (table->type == OPTION_NODE || table->type == OPTION_TREE) {
+			struct option_tree *tree = field;
+
+			free(tree->id);
+			tree->id = NULL;
+			keyvals_free(&tree->kv);
 		}
 	}
 }

@@ -18,6 +18,8 @@ enum option_type {
 	OPTION_ENUM,	  /* int, index into option.values */
 	OPTION_MAC,	  /* uint8_t[6] */
 	OPTION_LIST, /* char **: strings, NULL-terminated; the option may be given several times */
+	OPTION_NODE, /* struct option_tree: a disk node's id, or "NAME.key=value": the options of one that is made for it */
+	OPTION_TREE, /* struct option_tree: "NAME.key=value" only */
 };
 
 enum option_onoffauto {
@@ -76,6 +78,14 @@ struct option {
 	{                                                                         \
 		N, OPTION_LIST, OPTION_FIELD(T, F), NULL, 0, 0, NULL, false, HELP \
 	}
+#define OPT_NODE(N, T, F, HELP)                                                   \
+	{                                                                         \
+		N, OPTION_NODE, OPTION_FIELD(T, F), NULL, 0, 0, NULL, false, HELP \
+	}
+#define OPT_TREE(N, T, F, HELP)                                                   \
+	{                                                                         \
+		N, OPTION_TREE, OPTION_FIELD(T, F), NULL, 0, 0, NULL, false, HELP \
+	}
 #define OPT_END              \
 	{                    \
 		.name = NULL \
@@ -86,6 +96,7 @@ struct keyval {
 	char *key;
 	char *value;
 	bool used; /* taken by somebody; what nobody takes is an error */
+	bool null; /* JSON's null; the value is empty */
 };
 
 struct keyvals {
@@ -93,10 +104,16 @@ struct keyvals {
 	size_t n;
 };
 
+/* The field of OPTION_NODE and OPTION_TREE, owned by the object. */
+struct option_tree {
+	char *id;	   /* NULL: not given; empty: there shall be none */
+	struct keyvals kv; /* without the option's own name and dot */
+};
+
 /**
  * Parse QEMU's form: comma-separated key=value, ",," for a comma in a value, "key" alone for key=on. If the first item has
  * no '=', it is the value of @implied_key (unless that is NULL). A text that starts with '{' is a JSON object: nested
- * objects become keys "outer.inner", lists repeated keys. On failure @kv holds what was read so far; free it in any case.
+ * objects become keys "outer.inner", lists repeated keys, lists of objects "list.0.key". On failure @kv holds what was read so far; free it in any case.
  */
 int keyvals_parse(struct keyvals *kv, const char *text, const char *implied_key,
 		  struct hako_error *err);
@@ -121,6 +138,9 @@ int options_apply(const struct option *table, void *obj, struct keyvals *kv, boo
 /** Is each key that nobody took "id" or in one of the @ntables (which may be NULL)? If not, the error names the nearest. */
 int options_check_known(const struct option *const *tables, size_t ntables,
 			const struct keyvals *kv, struct hako_error *err);
+
+/** The option of @table that @key is for ("file.filename" is for the node option "file"), or NULL. */
+const struct option *option_find(const struct option *table, const char *key);
 
 /** Set one option from its text. */
 int option_set(const struct option *opt, void *obj, const char *value, struct hako_error *err);

@@ -135,6 +135,18 @@ char *str_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  */
 const char *str_nearest(const char *word, const char *const *names);
 
+/** Are all @len bytes zero? */
+static inline bool mem_is_zero(const void *p, size_t len)
+{
+	const uint8_t *b = p;
+	size_t head = MIN(len, 16u);
+
+	for (size_t i = 0; i < head; i++)
+		if (b[i])
+			return false;
+	return len == head || !memcmp(b, b + 16, len - 16);
+}
+
 /** write(2) all of @len bytes of @buf to @fd; 0 or a negative errno. */
 int write_all(int fd, const void *buf, size_t len);
 

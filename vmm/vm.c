@@ -165,10 +165,8 @@ static int create_all(struct vm *vm, struct hako_error *err)
 int hako_vm_create(struct hako_vm *handle, struct hako_error *err)
 {
 	struct vm *vm = to_vm(handle);
-	struct hako_error why = {0};
 	int r;
 
-	err = err ?: &why;
 	pthread_mutex_lock(&vm->lock);
 	if (vm->state != VM_NEW) {
 		r = error_set(err, -EBUSY, "the VM has been created already");
@@ -177,10 +175,7 @@ int hako_vm_create(struct hako_vm *handle, struct hako_error *err)
 		if (vm->config->name)
 			vm->name = strdup(vm->config->name);
 		r = create_all(vm, err);
-		if (r)
-			vm_control_end(vm, HAKO_EXIT_ERROR, 1, err->message);
-		else
-			vm->state = VM_CREATED;
+		vm->state = r ? VM_ENDED : VM_CREATED;
 	}
 	pthread_mutex_unlock(&vm->lock);
 	return r;
@@ -188,33 +183,48 @@ int hako_vm_create(struct hako_vm *handle, struct hako_error *err)
 
 /* --- running --------------------------------------------------------------------------------- */
 
-static void for_all_objects(struct vm *vm, bool pause)
+/* Devices before what they use, and of one kind the later before the earlier: what stands on another was made after it. */
+static void pause_objects(struct vm *vm)
 {
 	static const enum class_kind order[] = {CLASS_MACHINE, CLASS_DEVICE, CLASS_NETDEV,
 						CLASS_BLOCKDEV, CLASS_CHARDEV};
 
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+		struct list *head = &vm->objects[order[i]];
+
+		for (struct list *l = head->prev; l != head; l = l->prev) {
+			struct object *obj = list_entry(l, struct object, link);
+
+			if (obj->class->pause)
+				obj->class->pause(obj);
+		}
+	}
+}
+
+static void resume_objects(struct vm *vm)
+{
+	static const enum class_kind order[] = {CLASS_CHARDEV, CLASS_BLOCKDEV, CLASS_NETDEV,
+						CLASS_DEVICE, CLASS_MACHINE};
+
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
 		struct object *obj;
 
-		list_for_each(obj, &vm->objects[order[i]], link) {
-			if (pause && obj->class->pause)
-				obj->class->pause(obj);
-			if (!pause && obj->class->resume)
+		list_for_each(obj, &vm->objects[order[i]], link)
+			if (obj->class->resume)
 				obj->class->resume(obj);
-		}
 	}
 }
 
 void vm_pause_locked(struct vm *vm)
 {
 	vcpus_pause(vm);
-	for_all_objects(vm, true);
+	pause_objects(vm);
 	vm->state = VM_PAUSED;
 }
 
 void vm_resume_locked(struct vm *vm)
 {
-	for_all_objects(vm, false);
+	resume_objects(vm);
 	vm->state = VM_RUNNING;
 	vcpus_resume(vm);
 }

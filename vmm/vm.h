@@ -31,6 +31,7 @@ struct machine;
 struct pci_bus;
 struct fw_cfg;
 struct vm_config;
+struct block_node;
 
 enum vm_state {
 	VM_NEW,	    /* options are being set */
@@ -70,6 +71,9 @@ struct vm {
 	struct loop *io_loop; /* for all that names no iothread */
 	struct list iothreads;
 	enum loop_engine loop_engine;
+
+	unsigned int block_ids;		  /* names that have been made for disk nodes */
+	struct block_node *block_opening; /* that waits for one that is made for it */
 
 	struct vm_config *config;
 	struct vm_control *control;

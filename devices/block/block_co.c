@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "block_co.h"
+#include "vmm/vm.h"
 
 struct co_req {
 	struct block_req req;
@@ -15,12 +16,35 @@ static void co_req_done(struct block_req *req, int res)
 	co_wake(r->co);
 }
 
+static int submit(struct block_node *node, struct co_req *r);
+
+struct submission {
+	struct block_node *node;
+	struct co_req *r;
+};
+
+static int submit_co(void *arg)
+{
+	struct submission *s = arg;
+
+	return submit(s->node, s->r);
+}
+
+/* A node that does not block: have the VM's loop do it. */
+static int in_loop(struct block_node *node, struct co_req *r)
+{
+	struct submission s = {node, r};
+	struct loop *loop = node->obj.vm->io_loop;
+
+	return loop_is_current(loop) ? -EDEADLK : co_run(loop, submit_co, &s);
+}
+
 /* @req's op, flags, offset, bytes, iov and niov are set. */
 static int submit(struct block_node *node, struct co_req *r)
 {
 	r->co = co_self();
 	if (!r->co)
-		return node->ops->sync ? node->ops->sync(node, &r->req) : -EOPNOTSUPP;
+		return node->ops->sync ? node->ops->sync(node, &r->req) : in_loop(node, r);
 	r->req.loop = co_loop();
 	r->req.done = co_req_done;
 	block_submit(node, &r->req);

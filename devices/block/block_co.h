@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Requests to disk nodes as plain calls. In a coroutine the call waits and the loop goes on; outside of any it blocks, for opening and
- * closing (block_ops.sync). All return 0 or a negative errno: all of it is done, or it failed.
+ * closing (block_ops.sync; a node without has them carried out in the VM's loop, hence not from there). All return 0 or a negative errno: all of it is done, or it failed.
  */
 #ifndef DEVICES_BLOCK_BLOCK_CO_H
 #define DEVICES_BLOCK_BLOCK_CO_H

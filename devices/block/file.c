@@ -52,6 +52,14 @@ static void io_submit(struct block_req *req, bool buffered)
 	loop_io_submit(req->loop, io);
 }
 
+/* All of @req is done, or it failed. */
+static void complete(struct block_req *req, int res)
+{
+	if (res == 0 && req->op != BLOCK_READ)
+		file_grown(node_of(req), req->offset + req->bytes);
+	req->done(req, res);
+}
+
 static void plain_done(struct loop_io *io, int res)
 {
 	struct block_req *req = container_of(io, struct block_req, io);
@@ -69,7 +77,9 @@ static void sync_submit(struct block_req *req)
 /* The last step of a request that may have to be durable (BLOCK_FUA). Not from within submit. */
 static void durable_done(struct block_req *req, int res)
 {
-	if (res == 0 && (req->flags & BLOCK_FUA) && !node_of(req)->no_flush)
+	if (res == 0)
+		file_grown(node_of(req), req->offset + req->bytes);
+	if (res == 0 && (req->flags & BLOCK_FUA) && !node_of(req)->node.opts.no_flush)
 		sync_submit(req);
 	else
 		req->done(req, res);
@@ -77,10 +87,10 @@ static void durable_done(struct block_req *req, int res)
 
 /* --- read and write ---------------------------------------------------------------------------- */
 
-/* Can O_DIRECT take these buffers at this place? */
-static bool is_aligned(const struct block_node *node, uint64_t offset, const struct iovec *iov,
+bool file_takes_direct(const struct file_node *f, uint64_t offset, const struct iovec *iov,
 		       int niov)
 {
+	const struct block_node *node = &f->node;
 	uintptr_t bits = offset & (node->request_align - 1);
 
 	for (int i = 0; i < niov; i++) {
@@ -103,7 +113,7 @@ static void rw_submit(struct block_req *req)
 		io->niov = MIN(req->niov - req->iov_index, IOV_MAX);
 	}
 	io->offset = req->offset + req->completed;
-	io_submit(req, f->buffered_fd >= 0 && !is_aligned(&f->node, io->offset, io->iov, io->niov));
+	io_submit(req, f->buffered_fd >= 0 && !file_takes_direct(f, io->offset, io->iov, io->niov));
 }
 
 /* @bytes more are done: move on in the buffers. */
@@ -142,7 +152,7 @@ static void rw_done(struct loop_io *io, int res)
 	struct block_req *req = container_of(io, struct block_req, io);
 
 	if (likely(res > 0 && res == req->bytes - req->completed)) {
-		req->done(req, 0);
+		complete(req, 0);
 	} else if (res > 0 && res < req->bytes - req->completed) {
 		rw_advance(req, res);
 		rw_submit(req);
@@ -183,7 +193,7 @@ static void zero_submit(struct block_req *req)
 		io->iov = &req->iov1;
 		io->niov = 1;
 	}
-	io_submit(req, f->buffered_fd >= 0 && !is_aligned(&f->node, io->offset, io->iov, io->niov));
+	io_submit(req, f->buffered_fd >= 0 && !file_takes_direct(f, io->offset, io->iov, io->niov));
 }
 
 static void zero_done(struct loop_io *io, int res)
@@ -215,10 +225,34 @@ static bool is_unsupported(int res)
 	return res == -EOPNOTSUPP || res == -ENOTTY || res == -ENOSYS || res == -ENODEV;
 }
 
+/* fallocate's mode for zeroes; 0: they have to be written. What lies beyond the end has to lengthen the file. */
+int file_zero_mode(const struct file_node *f, const struct block_req *req)
+{
+	bool inside = req->offset + req->bytes <= READ_ONCE(f->node.length);
+	int keep = inside ? FALLOC_FL_KEEP_SIZE : 0;
+
+	if (inside && (req->flags & BLOCK_UNMAP) && f->node.opts.discard == BLOCK_DISCARD_UNMAP &&
+	    !READ_ONCE(f->no_punch))
+		return FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	return READ_ONCE(f->no_zero_range) ? 0 : FALLOC_FL_ZERO_RANGE | keep;
+}
+
+/* fallocate refused with @res: is there something else to be tried? */
+bool file_zero_retry(struct file_node *f, int mode, int res)
+{
+	if (!is_unsupported(res))
+		return false;
+	if (mode & FALLOC_FL_PUNCH_HOLE)
+		WRITE_ONCE(f->no_punch, true);
+	else
+		WRITE_ONCE(f->no_zero_range, true);
+	return true;
+}
+
 static void fallocate_submit(struct block_req *req, uint32_t mode, uint64_t offset, uint64_t len)
 {
 	req->io.op = LOOP_IO_FALLOCATE;
-	req->io.flags = mode | FALLOC_FL_KEEP_SIZE;
+	req->io.flags = mode;
 	req->io.offset = offset;
 	req->io.len = len;
 	io_submit(req, false);
@@ -229,13 +263,11 @@ static void zero_range_done(struct loop_io *io, int res);
 static void zeroes_start(struct block_req *req)
 {
 	struct file_node *f = node_of(req);
-	bool punch = (req->flags & BLOCK_UNMAP) && f->discard == FILE_DISCARD_UNMAP;
+	int mode = file_zero_mode(f, req);
 
 	req->io.done = zero_range_done;
-	if (punch && !READ_ONCE(f->no_punch))
-		fallocate_submit(req, FALLOC_FL_PUNCH_HOLE, req->offset, req->bytes);
-	else if (!READ_ONCE(f->no_zero_range))
-		fallocate_submit(req, FALLOC_FL_ZERO_RANGE, req->offset, req->bytes);
+	if (mode)
+		fallocate_submit(req, mode, req->offset, req->bytes);
 	else
 		zero_by_hand(req);
 }
@@ -245,11 +277,7 @@ static void zero_range_done(struct loop_io *io, int res)
 	struct block_req *req = container_of(io, struct block_req, io);
 	struct file_node *f = node_of(req);
 
-	if (is_unsupported(res)) {
-		if (io->flags & FALLOC_FL_PUNCH_HOLE)
-			WRITE_ONCE(f->no_punch, true);
-		else
-			WRITE_ONCE(f->no_zero_range, true);
+	if (file_zero_retry(f, io->flags, res)) {
 		zeroes_start(req);
 	} else if (res == -EINVAL) {
 		/* A block device whose logical blocks are larger than this request's borders. */
@@ -270,32 +298,56 @@ static void discard_done(struct loop_io *io, int res)
 	durable_done(req, res);
 }
 
+/* A discard is advice: what can not be done is left undone. False: all of it. */
+bool file_discard_range(const struct file_node *f, const struct block_req *req, uint64_t *start,
+			uint64_t *len)
+{
+	uint64_t align = f->is_block ? f->node.logical_block_size : 512;
+	uint64_t end = ALIGN_DOWN(req->offset + req->bytes, align);
+
+	*start = ALIGN_UP(req->offset, align);
+	*len = end - *start;
+	return f->node.opts.discard == BLOCK_DISCARD_UNMAP && !READ_ONCE(f->no_discard) &&
+	       *start < end;
+}
+
 static void discard_start(struct block_req *req)
 {
 	struct file_node *f = node_of(req);
-	uint64_t align = f->is_block ? f->node.logical_block_size : 512;
-	uint64_t start = ALIGN_UP(req->offset, align);
-	uint64_t end = ALIGN_DOWN(req->offset + req->bytes, align);
+	uint64_t start, len;
 
-	/* A discard is advice: what can not be done is left undone. */
-	if (f->discard != FILE_DISCARD_UNMAP || READ_ONCE(f->no_discard) || start >= end) {
+	if (!file_discard_range(f, req, &start, &len)) {
 		block_done_later(req, 0);
 		return;
 	}
 	req->io.done = discard_done;
-	fallocate_submit(req, FALLOC_FL_PUNCH_HOLE, start, end - start);
+	fallocate_submit(req, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, len);
 }
 
 /* --- the node ---------------------------------------------------------------------------------- */
 
-static int check_request(const struct file_node *f, const struct block_req *req)
+/* A write has ended at @end: the file may be longer than it was. */
+void file_grown(struct file_node *f, uint64_t end)
 {
-	if ((req->offset | req->bytes) & 511)
-		return -EINVAL;
-	if (req->offset > f->node.length || req->bytes > f->node.length - req->offset)
-		return -EINVAL;
-	if (f->node.read_only && req->op != BLOCK_READ && req->op != BLOCK_FLUSH)
+	uint64_t length = READ_ONCE(f->node.length);
+
+	end = ALIGN_UP(end, 512);
+	while (unlikely(end > length) &&
+	       !__atomic_compare_exchange_n(&f->node.length, &length, end, true, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED))
+		;
+}
+
+int file_check_request(const struct file_node *f, const struct block_req *req)
+{
+	uint64_t limit = READ_ONCE(f->node.length);
+
+	if (f->node.read_only && req->op != BLOCK_READ)
 		return -EROFS;
+	if (f->can_grow && (req->op == BLOCK_WRITE || req->op == BLOCK_WRITE_ZEROES))
+		limit = INT64_MAX & ~511ull;
+	if (req->offset > limit || req->bytes > limit - req->offset)
+		return -EINVAL;
 	return 0;
 }
 
@@ -306,13 +358,13 @@ static void file_submit(struct block_node *node, struct block_req *req)
 
 	req->node = node;
 	if (req->op == BLOCK_FLUSH) {
-		if (f->no_flush || node->read_only)
+		if (f->node.opts.no_flush || node->read_only)
 			block_done_later(req, 0);
 		else
 			sync_submit(req);
 		return;
 	}
-	ret = check_request(f, req);
+	ret = file_check_request(f, req);
 	if (ret < 0 || !req->bytes) {
 		block_done_later(req, ret);
 		return;
@@ -323,7 +375,7 @@ static void file_submit(struct block_node *node, struct block_req *req)
 		break;
 	case BLOCK_WRITE:
 		rw_start(req, LOOP_IO_WRITE,
-			 (req->flags & BLOCK_FUA) && !f->no_flush ? RWF_DSYNC : 0);
+			 (req->flags & BLOCK_FUA) && !f->node.opts.no_flush ? RWF_DSYNC : 0);
 		break;
 	case BLOCK_DISCARD:
 		discard_start(req);
@@ -339,24 +391,34 @@ static void file_submit(struct block_node *node, struct block_req *req)
 struct registration {
 	struct file_node *f;
 	struct file_loop *fl;
-	struct loop *loop;
 };
 
 static void register_files(void *arg)
 {
 	struct registration *r = arg;
+	struct loop *loop = r->fl->loop;
 	int buffered = r->f->buffered_fd;
 
-	r->fl->fixed = loop_file_register(r->loop, r->f->fd);
-	r->fl->fixed_buffered = buffered >= 0 ? loop_file_register(r->loop, buffered) : -1;
+	r->fl->fixed = loop_file_register(loop, r->f->fd);
+	r->fl->fixed_buffered = buffered >= 0 ? loop_file_register(loop, buffered) : -1;
 }
 
 static void unregister_files(void *arg)
 {
 	struct registration *r = arg;
 
-	loop_file_unregister(r->loop, r->fl->fixed);
-	loop_file_unregister(r->loop, r->fl->fixed_buffered);
+	loop_file_unregister(r->fl->loop, r->fl->fixed);
+	loop_file_unregister(r->fl->loop, r->fl->fixed_buffered);
+}
+
+void file_register_all(struct file_node *f, bool on)
+{
+	for (unsigned int i = 0; i < f->nloops; i++) {
+		struct registration r = {.f = f, .fl = &f->loops[i]};
+
+		if (r.fl->loop)
+			loop_call(r.fl->loop, on ? register_files : unregister_files, &r);
+	}
 }
 
 /* The entry of @loop (NULL: a free one), with f->lock held. */
@@ -370,9 +432,8 @@ static struct file_loop *find_loop(struct file_node *f, const struct loop *loop)
 
 static int file_attach(struct block_node *node, struct loop *loop, struct hako_error *err)
 {
-	struct registration r = {.loop = loop};
+	struct registration r = {.f = container_of(node, struct file_node, node)};
 
-	r.f = container_of(node, struct file_node, node);
 	pthread_mutex_lock(&r.f->lock);
 	r.fl = find_loop(r.f, loop);
 	if (r.fl) {
@@ -381,9 +442,10 @@ static int file_attach(struct block_node *node, struct loop *loop, struct hako_e
 		/* Without an entry it works as well, only slower. */
 		unsigned int n = (unsigned int)(r.fl - r.f->loops) + 1;
 
-		loop_call(loop, register_files, &r);
+		r.fl->fixed = r.fl->fixed_buffered = -1;
 		r.fl->refs = 1;
 		__atomic_store_n(&r.fl->loop, loop, __ATOMIC_RELEASE);
+		loop_call(loop, register_files, &r);
 		__atomic_store_n(&r.f->nloops, MAX(r.f->nloops, n), __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&r.f->lock);
@@ -392,34 +454,38 @@ static int file_attach(struct block_node *node, struct loop *loop, struct hako_e
 
 static void file_detach(struct block_node *node, struct loop *loop)
 {
-	struct registration r = {.loop = loop};
+	struct registration r = {.f = container_of(node, struct file_node, node)};
 
-	r.f = container_of(node, struct file_node, node);
 	pthread_mutex_lock(&r.f->lock);
 	r.fl = find_loop(r.f, loop);
 	if (r.fl && !--r.fl->refs) {
-		__atomic_store_n(&r.fl->loop, NULL, __ATOMIC_RELEASE);
 		loop_call(loop, unregister_files, &r);
+		__atomic_store_n(&r.fl->loop, NULL, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&r.f->lock);
 }
 
 static const struct block_ops file_ops = {
 	.submit = file_submit,
+	.sync = file_sync,
 	.use = file_use,
 	.unuse = file_unuse,
 	.attach = file_attach,
 	.detach = file_detach,
+	.reopen = file_reopen,
+	.status = file_status,
+	.resize = file_resize,
 };
 
 static int file_create(struct object *obj, struct hako_error *err)
 {
 	struct file_node *f = container_of(obj, struct file_node, node.obj);
-	int ret = file_open(f, err);
+	int ret = block_node_init(&f->node, &file_ops, err);
 
+	if (ret == 0)
+		ret = file_open(f, err);
 	if (ret < 0)
 		return ret;
-	f->node.ops = &file_ops;
 	pthread_mutex_init(&f->lock, NULL);
 	return 0;
 }
@@ -430,30 +496,19 @@ static void file_destroy(struct object *obj)
 
 	pthread_mutex_destroy(&f->lock);
 	file_close(f);
+	block_node_free(&f->node);
 }
 
-/* --- the class --------------------------------------------------------------------------------- */
+/* --- the classes ------------------------------------------------------------------------------- */
 
-static const char *const discard_names[] = {"ignore", "unmap", NULL};
 static const char *const aio_names[] = {"threads", "native", "io_uring", NULL};
 
 static const struct option file_options[] = {
 	OPT_STRING_REQUIRED("filename", struct file_node, filename,
 			    "the image file or block device"),
-	OPT_BOOL("read-only", struct file_node, read_only, "off", "open for reading only"),
-	OPT_BOOL("auto-read-only", struct file_node, auto_read_only, "off",
-		 "open for reading only if writing is refused"),
-	OPT_BOOL("cache.direct", struct file_node, direct, "off",
-		 "go past the host's page cache (O_DIRECT)"),
-	OPT_BOOL("cache.no-flush", struct file_node, no_flush, "off",
-		 "ignore the guest's flushes: fast, unsafe"),
-	OPT_ENUM("discard", struct file_node, discard, "ignore", discard_names,
-		 "what to do with the guest's discards"),
 	OPT_ONOFFAUTO("locking", struct file_node, locking, "auto",
 		      "keep other programs from writing to the image; auto: where the file "
 		      "system can"),
-	OPT_BOOL("force-share", struct file_node, force_share, "off",
-		 "with read-only=on: read even if others write"),
 	OPT_ENUM("aio", struct file_node, aio, "io_uring", aio_names,
 		 "accepted for compatibility: the event loop decides how I/O is done"),
 	OPT_END,
@@ -461,12 +516,24 @@ static const struct option file_options[] = {
 
 static const struct class file_class = {
 	.name = "file",
-	.alias = "raw",
-	.help = "raw image: a file or a block device as it is",
+	.help = "an image file (or block device) as it is",
 	.kind = CLASS_BLOCKDEV,
 	.size = sizeof(struct file_node),
 	.options = file_options,
+	.bus_options = block_node_options,
 	.create = file_create,
 	.destroy = file_destroy,
 };
 HAKO_CLASS(file_class);
+
+static const struct class host_device_class = {
+	.name = "host_device",
+	.help = "a block device of the host as it is",
+	.kind = CLASS_BLOCKDEV,
+	.size = sizeof(struct file_node),
+	.options = file_options,
+	.bus_options = block_node_options,
+	.create = file_create,
+	.destroy = file_destroy,
+};
+HAKO_CLASS(host_device_class);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The node that reads and writes an image file or a block device. file_open.c opens it, file.c serves its requests. */
+/*
+ * The node that reads and writes an image file or a block device. file_open.c opens and locks it, file.c serves its requests, file_slow.c
+ * does what is rare or blocks.
+ */
 #ifndef DEVICES_BLOCK_FILE_H
 #define DEVICES_BLOCK_FILE_H
 
@@ -21,10 +24,8 @@ struct file_node {
 
 	/* Options. */
 	char *filename;
-	bool read_only, auto_read_only, direct, no_flush, force_share;
-	int discard; /* enum file_discard */
 	int locking; /* enum option_onoffauto */
-	int aio;     /* accepted, see file_open.c */
+	int aio;     /* accepted, see file.c */
 
 	int fd;
 	/*
@@ -32,24 +33,42 @@ struct file_node {
 	 * kernel keeps both in step. Requests that are as they should be never see it.
 	 */
 	int buffered_fd;
-	bool is_block, locked;
+	uint64_t dev, ino; /* which file it is */
+	bool is_block, can_grow;
+	unsigned int does, forbids;		  /* IMAGE_LOCK_* that it has */
 	bool no_discard, no_punch, no_zero_range; /* atomic: found to be unsupported */
 	pthread_mutex_t lock;			  /* for changes of loops */
 	struct file_loop loops[FILE_MAX_LOOPS];
 	unsigned int nloops; /* atomic: entries that have ever been in use */
 };
 
-enum file_discard {
-	FILE_DISCARD_IGNORE,
-	FILE_DISCARD_UNMAP
-};
-
 /** Open the file that the options name, and find out its size and alignments. On failure nothing stays open. */
 int file_open(struct file_node *f, struct hako_error *err);
 void file_close(struct file_node *f);
+/** The size of file or device as it is now, in bytes. */
+int file_find_length(struct file_node *f, uint64_t *length, struct hako_error *err);
 
-/** block_ops.use and unuse: locks. */
+/** block_ops.use, unuse, reopen. */
 int file_use(struct block_node *node, unsigned int use, struct hako_error *err);
 void file_unuse(struct block_node *node);
+int file_reopen(struct block_node *node, bool read_only, struct hako_error *err);
+
+/** file_slow.c: block_ops.sync, status, resize. */
+int file_sync(struct block_node *node, struct block_req *req);
+int file_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_status *st);
+int file_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+		struct hako_error *err);
+
+/** file.c, for those: can O_DIRECT take these buffers at this place? */
+bool file_takes_direct(const struct file_node *f, uint64_t offset, const struct iovec *iov,
+		       int niov);
+int file_check_request(const struct file_node *f, const struct block_req *req);
+int file_zero_mode(const struct file_node *f, const struct block_req *req);
+bool file_zero_retry(struct file_node *f, int mode, int res);
+bool file_discard_range(const struct file_node *f, const struct block_req *req, uint64_t *start,
+			uint64_t *len);
+void file_grown(struct file_node *f, uint64_t end);
+/** Have all attached loops know the descriptors, or forget them. */
+void file_register_all(struct file_node *f, bool on);
 
 #endif

@@ -11,8 +11,7 @@
 #include "file.h"
 #include "image_lock.h"
 
-/* Larger discards are split by the guest; the kernel takes any size. */
-#define MAX_DISCARD (1u << 30)
+#define MAX_DEPTH 500 /* images on each other: bounds the stack that opening and using them needs */
 
 static int try_open(const char *path, bool read_only)
 {
@@ -29,12 +28,12 @@ static bool refuses_writing(int code)
 
 static int open_file(struct file_node *f, struct hako_error *err)
 {
-	int fd = try_open(f->filename, f->read_only);
+	int fd = try_open(f->filename, f->node.opts.read_only);
 	int ro;
 
-	if (fd < 0 && !f->read_only && refuses_writing(fd)) {
+	if (fd < 0 && !f->node.opts.read_only && refuses_writing(fd)) {
 		ro = try_open(f->filename, true);
-		if (ro >= 0 && f->auto_read_only) {
+		if (ro >= 0 && f->node.opts.auto_read_only) {
 			f->node.read_only = true;
 			return ro;
 		}
@@ -49,13 +48,47 @@ static int open_file(struct file_node *f, struct hako_error *err)
 	return fd < 0 ? error_errno(err, fd, "%s", f->filename) : fd;
 }
 
+int file_find_length(struct file_node *f, uint64_t *length, struct hako_error *err)
+{
+	struct stat st;
+	int ret = f->is_block ? ioctl(f->fd, BLKGETSIZE64, length) : fstat(f->fd, &st);
+
+	if (ret < 0)
+		return error_errno(err, -errno, "%s: size", f->filename);
+	if (!f->is_block)
+		*length = st.st_size;
+	return 0;
+}
+
+/* Does the image stand on itself? */
+static int check_openers(struct file_node *f, struct hako_error *err)
+{
+	const struct block_node *file;
+	unsigned int depth = 0;
+
+	for (struct block_node *n = f->node.opener; n; n = n->opener) {
+		if (++depth > MAX_DEPTH)
+			return error_set(err, -ELOOP, "%s: more than %u images on each other",
+					 f->filename, MAX_DEPTH);
+		for (file = n->file; file && !file->filename; file = file->file)
+			;
+		if (!file || file->ops != f->node.ops)
+			continue;
+		if (container_of(file, struct file_node, node)->dev == f->dev &&
+		    container_of(file, struct file_node, node)->ino == f->ino)
+			return error_set(err, -ELOOP, "%s: the image stands on itself",
+					 f->filename);
+	}
+	return 0;
+}
+
 static int find_size(struct file_node *f, struct hako_error *err)
 {
 	struct block_node *node = &f->node;
-	struct stat st;
-	uint64_t size;
 	unsigned int physical = 512;
-	int logical = 512;
+	uint64_t size = 0;
+	int logical = 512, ret;
+	struct stat st;
 
 	if (fstat(f->fd, &st) < 0)
 		return error_errno(err, -errno, "%s", f->filename);
@@ -65,13 +98,18 @@ static int find_size(struct file_node *f, struct hako_error *err)
 	if (!f->is_block && !S_ISREG(st.st_mode))
 		return error_set(err, -EINVAL, "%s is neither a file nor a block device",
 				 f->filename);
-	size = st.st_size;
+	if (!f->is_block && !strcmp(node->obj.class->name, "host_device"))
+		return error_set(err, -EINVAL, "%s is not a block device", f->filename);
+	f->dev = f->is_block ? st.st_rdev : st.st_dev;
+	f->ino = f->is_block ? 0 : st.st_ino;
+	ret = file_find_length(f, &size, err);
+	if (ret == 0)
+		ret = check_openers(f, err);
+	if (ret < 0)
+		return ret;
 	if (f->is_block &&
-	    (ioctl(f->fd, BLKGETSIZE64, &size) < 0 || ioctl(f->fd, BLKSSZGET, &logical) < 0 ||
-	     ioctl(f->fd, BLKPBSZGET, &physical) < 0))
-		return error_errno(err, -errno, "%s: size of the block device", f->filename);
-	if (!size)
-		return error_set(err, -EINVAL, "%s is empty", f->filename);
+	    (ioctl(f->fd, BLKSSZGET, &logical) < 0 || ioctl(f->fd, BLKPBSZGET, &physical) < 0))
+		return error_errno(err, -errno, "%s: blocks of the block device", f->filename);
 	/* A file that ends within a sector is taken to go on with zeroes to the sector's end; writing there lengthens it. */
 	node->length = ALIGN_UP(size, 512ull);
 	node->logical_block_size = logical;
@@ -101,7 +139,7 @@ static int find_alignment(struct file_node *f, struct hako_error *err)
 
 	node->request_align = 512;
 	node->memory_align = 1;
-	if (!f->direct)
+	if (!f->node.opts.direct)
 		return 0;
 	if (fcntl(f->fd, F_SETFL, O_DIRECT) < 0)
 		return error_errno(err, -errno, "%s: cache.direct=on", f->filename);
@@ -131,7 +169,7 @@ static int open_buffered(struct file_node *f, struct hako_error *err)
 	char path[32];
 	int flags = f->node.read_only ? O_RDONLY : O_RDWR;
 
-	if (!f->direct)
+	if (!f->node.opts.direct)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
 	f->buffered_fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
@@ -146,10 +184,7 @@ int file_open(struct file_node *f, struct hako_error *err)
 	int ret;
 
 	f->buffered_fd = -1;
-	node->read_only = f->read_only;
-	if (f->force_share && !f->read_only)
-		return error_set(err, -EINVAL, "%s: force-share=on needs read-only=on",
-				 f->filename);
+	node->filename = f->filename;
 	f->fd = open_file(f, err);
 	if (f->fd < 0)
 		return f->fd;
@@ -164,8 +199,7 @@ int file_open(struct file_node *f, struct hako_error *err)
 		file_close(f);
 		return ret;
 	}
-	node->max_discard_bytes = MAX_DISCARD;
-	node->can_discard = !node->read_only && f->discard == FILE_DISCARD_UNMAP;
+	node->can_discard = !node->read_only && node->opts.discard == BLOCK_DISCARD_UNMAP;
 	node->can_write_zeroes = !node->read_only;
 	node->writeback = !node->read_only;
 	return 0;
@@ -179,23 +213,17 @@ void file_close(struct file_node *f)
 	f->fd = f->buffered_fd = -1;
 }
 
-int file_use(struct block_node *node, unsigned int use, struct hako_error *err)
+static int lock(struct file_node *f, unsigned int does, unsigned int forbids,
+		struct hako_error *err)
 {
-	struct file_node *f = container_of(node, struct file_node, node);
-	unsigned int does = IMAGE_LOCK_READ, forbids = 0;
-	int ret;
+	int ret = image_lock(f->fd, does, forbids, err);
 
-	if (f->locking == ONOFFAUTO_OFF || f->force_share)
-		return 0;
-	if (use & BLOCK_USE_WRITE)
-		does |= IMAGE_LOCK_WRITE;
-	if (!(use & BLOCK_USE_SHARE_WRITE))
-		forbids |= IMAGE_LOCK_WRITE;
-	ret = image_lock(f->fd, does, forbids, err);
 	if (ret == 0) {
-		f->locked = true;
+		f->does = does;
+		f->forbids = forbids;
 		return 0;
 	}
+	image_lock_reduce(f->fd, f->does, f->forbids);
 	if (ret != -EBUSY && f->locking == ONOFFAUTO_AUTO)
 		return 0;
 	error_prefix(err, "%s", f->filename);
@@ -206,12 +234,63 @@ int file_use(struct block_node *node, unsigned int use, struct hako_error *err)
 	return ret;
 }
 
+int file_use(struct block_node *node, unsigned int use, struct hako_error *err)
+{
+	struct file_node *f = container_of(node, struct file_node, node);
+	unsigned int does = IMAGE_LOCK_READ, forbids = 0;
+	int ret = 0;
+
+	if (use & BLOCK_USE_WRITE)
+		does |= IMAGE_LOCK_WRITE;
+	if (use & BLOCK_USE_RESIZE)
+		does |= IMAGE_LOCK_RESIZE;
+	if (!(use & BLOCK_USE_SHARE_WRITE))
+		forbids |= IMAGE_LOCK_WRITE | IMAGE_LOCK_RESIZE;
+	if (f->locking != ONOFFAUTO_OFF && !node->opts.force_share)
+		ret = lock(f, does, forbids, err);
+	if (ret == 0)
+		f->can_grow = (use & BLOCK_USE_RESIZE) && !f->is_block;
+	return ret;
+}
+
 void file_unuse(struct block_node *node)
 {
 	struct file_node *f = container_of(node, struct file_node, node);
 
 	/* Not left to close(): the kernel may hold the file a little longer. */
-	if (f->locked)
+	if (f->does)
 		image_unlock(f->fd);
-	f->locked = false;
+	f->does = f->forbids = 0;
+	f->can_grow = false;
+}
+
+/* The descriptors' numbers stay, so that nobody has to be told but the loops. */
+int file_reopen(struct block_node *node, bool read_only, struct hako_error *err)
+{
+	struct file_node *f = container_of(node, struct file_node, node);
+	int fds[] = {f->fd, f->buffered_fd}, ret = 0;
+	char path[32];
+
+	file_register_all(f, false);
+	for (size_t i = 0; i < ARRAY_SIZE(fds) && ret == 0; i++) {
+		int direct = i == 0 && node->opts.direct ? O_DIRECT : 0, fd;
+
+		if (fds[i] < 0)
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fds[i]);
+		fd = open(path, (read_only ? O_RDONLY : O_RDWR) | direct | O_CLOEXEC | O_NOCTTY);
+		if (fd < 0) {
+			ret = error_errno(err, -errno, "%s: opening for %s", f->filename,
+					  read_only ? "reading" : "writing");
+			break;
+		}
+		if (i == 0 && f->does)
+			ret = image_lock(fd, f->does, f->forbids, err);
+		if (ret == 0 && dup3(fd, fds[i], O_CLOEXEC) < 0)
+			ret = error_errno(err, -errno, "%s", f->filename);
+		close(fd);
+	}
+	file_register_all(f, true);
+	node->can_discard = !read_only && node->opts.discard == BLOCK_DISCARD_UNMAP;
+	return ret;
 }

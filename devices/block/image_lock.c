@@ -5,7 +5,7 @@
 
 #define BYTE_DOES    100
 #define BYTE_FORBIDS 200
-#define NBITS	     2
+#define NBITS	     4
 
 static int lock_byte(int fd, short type, off_t start, off_t len)
 {
@@ -53,10 +53,14 @@ static int check(int fd, unsigned int does, unsigned int forbids, struct hako_er
 	static const char *const forbidden[NBITS] = {
 		"another program uses this image and lets nobody read it",
 		"another program uses this image and lets nobody write to it",
+		"another program uses this image",
+		"another program uses this image and lets nobody change its size",
 	};
 	static const char *const done[NBITS] = {
 		"another program reads this image",
 		"another program writes to this image",
+		"another program uses this image",
+		"another program may change this image's size",
 	};
 	int ret;
 
@@ -83,9 +87,19 @@ int image_lock(int fd, unsigned int does, unsigned int forbids, struct hako_erro
 		error_errno(err, ret, "locking");
 	else
 		ret = check(fd, does, forbids, err);
-	if (ret < 0)
-		image_unlock(fd);
+	if (ret == 0)
+		image_lock_reduce(fd, does, forbids);
 	return ret;
+}
+
+void image_lock_reduce(int fd, unsigned int does, unsigned int forbids)
+{
+	for (int i = 0; i < NBITS; i++) {
+		if (!(does & BIT(i)))
+			lock_byte(fd, F_UNLCK, BYTE_DOES + i, 1);
+		if (!(forbids & BIT(i)))
+			lock_byte(fd, F_UNLCK, BYTE_FORBIDS + i, 1);
+	}
 }
 
 void image_unlock(int fd)

@@ -37,6 +37,10 @@ static void print_type(const struct option *o, char *buf, size_t size)
 	case OPTION_MAC:
 		snprintf(buf, size, "MAC");
 		break;
+	case OPTION_NODE:
+		snprintf(buf, size, "NODE");
+		break;
+	case OPTION_TREE:
 	case OPTION_STRING:
 	case OPTION_LIST:
 		snprintf(buf, size, "TEXT");
