@@ -212,30 +212,78 @@ static void net_drain(struct virtqueue *vq)
 		virtq_stopped(vq);
 }
 
-/* Have the backend serve the pair, or not, as the driver wants it. In its loop. */
-static int net_pair_update(struct net_pair *p)
+static int net_pair_begin(struct net_pair *p, struct hako_error *err)
 {
 	struct netdev *be = p->net->backend;
-	bool want = p->live && p->index < READ_ONCE(p->net->pairs);
-	struct hako_error err = {0};
-	int ret;
+	int fd, ret;
 
-	if (want == p->started)
+	if (p->vhost && !p->no_vhost) {
+		fd = be->ops->start_vhost(be, p->index, err);
+		if (fd < 0)
+			return fd;
+		p->by_vhost = true;
+		vhost_net_start(p->vhost, fd);
 		return 0;
-	if (want) {
-		ret = be->ops->start(be, p->index, p->loop, &err);
-		if (ret)
-			vm_log(be->obj.vm, "%s: queue pair %u: %s", be->obj.id, p->index,
-			       err.message);
-		p->started = !ret;
-		return ret;
 	}
-	be->ops->stop(be, p->index);
-	p->started = false;
+	ret = be->ops->start(be, p->index, p->loop, err);
+	p->started = !ret;
+	return ret;
+}
+
+static void net_pair_end(struct net_pair *p)
+{
+	struct netdev *be = p->net->backend;
+
+	if (p->by_vhost)
+		vhost_net_stop(p->vhost);
+	if (p->by_vhost || p->started)
+		be->ops->stop(be, p->index);
+	p->by_vhost = p->started = false;
 	p->tx_blocked = false;
 	p->rx.enabled = false;
 	net_rx_release(&p->rx);
-	return 0;
+}
+
+/* Have the pair served, or not, as the driver wants it. In its loop. */
+static int net_pair_update(struct net_pair *p)
+{
+	bool want = p->live && p->index < READ_ONCE(p->net->pairs);
+	struct hako_error err = {0};
+	int ret = 0;
+
+	if (want == (p->started || p->by_vhost))
+		return 0;
+	if (!want) {
+		net_pair_end(p);
+		return 0;
+	}
+	ret = net_pair_begin(p, &err);
+	if (ret)
+		vm_log(p->net->vdev.obj.vm, "%s: queue pair %u: %s", p->net->backend->obj.id,
+		       p->index, err.message);
+	return ret;
+}
+
+/* It has just begun: what is in the rings may be there for long. */
+static void net_pair_go(struct net_pair *p)
+{
+	if (p->started && p->tx->running) {
+		virtq_enable_kick(p->tx);
+		net_tx(p);
+	}
+	net_rx(p);
+}
+
+static void net_vhost_failed(struct loop_msg *msg)
+{
+	struct net_pair *p = container_of(msg, struct net_pair, failed);
+
+	if (!p->by_vhost)
+		return;
+	p->no_vhost = true;
+	net_pair_end(p);
+	net_pair_update(p);
+	net_pair_go(p);
 }
 
 struct net_call {
@@ -255,7 +303,7 @@ static void net_pair_stop(void *arg)
 {
 	struct net_pair *p = arg;
 
-	p->live = false;
+	p->live = p->no_vhost = false;
 	net_pair_update(p);
 }
 
@@ -266,11 +314,7 @@ static void net_pair_change(struct loop_msg *msg)
 
 	if (net_pair_update(p))
 		WRITE_ONCE(net->wait.failed, true);
-	if (p->started && p->tx->running && !p->tx_blocked) {
-		virtq_enable_kick(p->tx);
-		net_tx(p);
-	}
-	net_rx(p);
+	net_pair_go(p);
 	if (!__atomic_sub_fetch(&net->wait.left, 1, __ATOMIC_ACQ_REL))
 		loop_post(net->ctrl->loop, &net->wait.done);
 }
@@ -515,6 +559,7 @@ static int net_create_queues(struct virtio_net *net, struct hako_error *err)
 		p->index = i;
 		p->again.fn = net_rx_again;
 		p->change.fn = net_pair_change;
+		p->failed.fn = net_vhost_failed;
 		p->rx.vq = &vdev->vq[2 * i];
 		p->tx = &vdev->vq[2 * i + 1];
 		p->rx.vq->max_size = p->rx.vq->size = net->rx_queue_size;
@@ -526,11 +571,41 @@ static int net_create_queues(struct virtio_net *net, struct hako_error *err)
 	return 0;
 }
 
+static void net_free_vhost(struct virtio_net *net)
+{
+	for (unsigned int i = 0; i < net->max_pairs; i++) {
+		vhost_net_free(net->pair[i].vhost);
+		net->pair[i].vhost = NULL;
+	}
+}
+
+/* All pairs or none: what the kernel can not do, the program does, unless the user insists. */
+static int net_open_vhost(struct virtio_net *net, struct hako_error *err)
+{
+	struct netdev *be = net->backend;
+	struct hako_error why = {0};
+	int ret = 0;
+
+	for (unsigned int i = 0; i < net->max_pairs && be->vhost_fd && !ret; i++) {
+		struct net_pair *p = &net->pair[i];
+
+		ret = vhost_net_new(&p->vhost, be, i, p->rx.vq, p->tx, &p->failed, &why);
+	}
+	if (!ret)
+		return 0;
+	net_free_vhost(net);
+	if (be->vhost_required)
+		return error_set(err, ret, "netdev=%s: %s", net->netdev_id, why.message);
+	vm_log(be->obj.vm, "%s: %s", be->obj.id, why.message);
+	return 0;
+}
+
 static void net_destroy(struct object *obj)
 {
 	struct virtio_net *net = (struct virtio_net *)obj;
 
 	virtio_device_free(&net->vdev);
+	net_free_vhost(net);
 	free(net->pair);
 	net->backend->client = NULL;
 	net->backend->client_ops = NULL;
@@ -551,7 +626,7 @@ static int net_create(struct object *obj, struct hako_error *err)
 		return ret;
 	net->backend->client = net;
 	net->backend->client_ops = &net_client;
-	ret = virtio_device_attach(&net->vdev, err);
+	ret = net_open_vhost(net, err) ?: virtio_device_attach(&net->vdev, err);
 	if (ret)
 		net_destroy(obj);
 	return ret;

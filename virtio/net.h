@@ -4,6 +4,7 @@
 #define VIRTIO_NET_H
 
 #include "devices/net/net.h"
+#include "virtio/vhost_net.h"
 #include "virtio/virtio.h"
 
 #define NET_HDR_LEN   12	   /* struct virtio_net_hdr_v1 */
@@ -46,12 +47,16 @@ struct net_pair {
 	struct loop *loop;
 	struct loop_msg again;	/* go on receiving */
 	struct loop_msg change; /* the driver uses more or fewer pairs */
+	struct loop_msg failed; /* vhost could not be started */
 	struct net_rx rx;
 	struct virtqueue *tx;
 	struct iovec *tx_iov;
-	bool tx_blocked; /* until the backend's writable() */
-	bool live;	 /* between net_start() and net_stop() */
-	bool started;	 /* by the backend */
+	bool tx_blocked;	 /* until the backend's writable() */
+	bool live;		 /* between net_start() and net_stop() */
+	bool started;		 /* the backend serves it */
+	struct vhost_net *vhost; /* or NULL */
+	bool by_vhost;		 /* vhost serves it */
+	bool no_vhost;		 /* until net_stop(): it has failed */
 };
 
 /* A command that is answered when all queue pairs have done their part of it. The control queue's loop. */

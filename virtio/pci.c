@@ -7,6 +7,7 @@
 #include <linux/virtio_pci.h>
 #include <stdlib.h>
 
+#include "queue.h"
 #include "transport.h"
 #include "vmm/vm.h"
 
@@ -96,7 +97,7 @@ static void route_queue(struct virtio_pci *vp, struct virtqueue *vq)
 			 ? msix_fd(&vp->pci, vq->msix_vector)
 			 : -1;
 
-	WRITE_ONCE(vq->notify_fd, fd);
+	virtq_route(vq, fd);
 }
 
 /* MSI-X may have been turned on or off. */
@@ -381,6 +382,12 @@ static bool cfg_window(const struct virtio_pci *vp, uint32_t *offset, uint32_t *
 	       *offset < BAR_SIZE && *offset % *len == 0;
 }
 
+/* PCI 3.0, 6.2.2: only a bus master may access memory. */
+static void update_dma(struct virtio_pci *vp)
+{
+	virtio_set_dma(vp->vdev, get_le16(vp->pci.config + PCI_COMMAND) & PCI_COMMAND_MASTER);
+}
+
 static void config_written(struct pci_device *pdev, uint32_t offset, uint32_t len)
 {
 	struct virtio_pci *vp = container_of(pdev, struct virtio_pci, pci);
@@ -388,6 +395,8 @@ static void config_written(struct pci_device *pdev, uint32_t offset, uint32_t le
 	uint32_t to, n;
 
 	update_msix(vp);
+	if (offset < PCI_COMMAND + 2 && PCI_COMMAND < offset + len)
+		update_dma(vp);
 	if (!touches_data(vp, offset, len) || !cfg_window(vp, &to, &n))
 		return;
 	pthread_mutex_lock(&vp->vdev->lock);
@@ -427,6 +436,7 @@ void virtio_pci_reset_function(struct virtio_device *vdev)
 {
 	pci_device_reset(&vdev->pci->pci);
 	update_msix(vdev->pci);
+	update_dma(vdev->pci);
 }
 
 /* Secondary Bus Reset of a port above: as far as the driver is concerned, a reset like any other. */
@@ -441,6 +451,7 @@ static int pci_loaded(struct virtio_device *vdev, struct hako_error *err)
 
 	vp->config_msix_vector = check_vector(vp, vp->config_msix_vector);
 	update_msix(vp);
+	update_dma(vp);
 	for (uint32_t i = 0; i < vdev->nqueues; i++)
 		set_queue_vector(vp, &vdev->vq[i], vdev->vq[i].msix_vector);
 	return 0;
@@ -579,6 +590,7 @@ int virtio_pci_attach(struct virtio_device *vdev, struct hako_error *err)
 		free(vp);
 		return r;
 	}
+	vdev->no_dma = true;
 	vdev->pci = vp;
 	vdev->npci = 1;
 	vdev->transport_ops = &pci_transport_ops;

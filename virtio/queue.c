@@ -162,7 +162,7 @@ static int arm_and_look(struct virtqueue *vq)
 
 static inline bool dead(const struct virtqueue *vq)
 {
-	return !vq->running || vq->draining || READ_ONCE(vq->vdev->broken);
+	return !vq->running || vq->draining || vq->served || READ_ONCE(vq->vdev->broken);
 }
 
 int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov, unsigned int max)
@@ -381,6 +381,61 @@ static bool arm_ring(struct loop_poller *poller)
 	return true;
 }
 
+/* --- served by others ------------------------------------------------------------------------ */
+
+static bool start_server(struct virtqueue *vq)
+{
+	struct hako_error err = {0};
+
+	if (!vq->server || READ_ONCE(vq->vdev->broken))
+		return false;
+	if (vq->server->ops->start(vq->server, vq, &err)) {
+		vm_log(vq->vdev->obj.vm, "%s: queue %u: %s", vq->vdev->ops->name, vq->index,
+		       err.message);
+		return false;
+	}
+	WRITE_ONCE(vq->served, true);
+	return true;
+}
+
+/* What has been used has been announced by whoever used it. */
+static void stop_server(struct virtqueue *vq)
+{
+	if (!vq->served)
+		return;
+	vq->server->ops->stop(vq->server, vq);
+	vq->signalled_used = vq->used_idx;
+	vq->inflight = 0;
+	WRITE_ONCE(vq->served, false);
+}
+
+static void attend(struct loop_msg *msg)
+{
+	struct virtqueue *vq = container_of(msg, struct virtqueue, attend);
+
+	if (!vq->served)
+		return;
+	if (READ_ONCE(vq->vdev->broken))
+		stop_server(vq);
+	else
+		vq->server->ops->reroute(vq->server, vq);
+}
+
+/* The loop is told even if the queue is not served at this moment: it may be about to be. */
+void virtq_abandon(struct virtqueue *vq)
+{
+	if (READ_ONCE(vq->server))
+		loop_post(vq->loop, &vq->attend);
+}
+
+void virtq_route(struct virtqueue *vq, int fd)
+{
+	WRITE_ONCE(vq->notify_fd, fd);
+	virtq_abandon(vq);
+}
+
+/* --- life ------------------------------------------------------------------------------------ */
+
 void virtq_init(struct virtqueue *vq, struct virtio_device *vdev, uint16_t index, uint16_t size)
 {
 	*vq = (struct virtqueue){
@@ -391,6 +446,7 @@ void virtq_init(struct virtqueue *vq, struct virtio_device *vdev, uint16_t index
 		.kick_fd = -1,
 		.notify_defer.fn = deferred,
 		.again.fn = again,
+		.attend.fn = attend,
 		.poller.poll = poll_ring,
 		.poller.arm = arm_ring,
 	};
@@ -425,13 +481,11 @@ const char *virtq_map(struct virtqueue *vq)
 	return vq->desc && vq->avail && vq->used ? NULL : "ring outside of RAM";
 }
 
-void virtq_start(struct virtqueue *vq)
+/* Have the loop serve the queue, from last_avail and used_idx on. */
+static void listen(struct virtqueue *vq)
 {
 	struct hako_error err = {0};
 
-	vq->running = true;
-	WRITE_ONCE(vq->draining, RUNNING);
-	vq->event_idx = virtio_has_feature(vq->vdev, VIRTIO_RING_F_EVENT_IDX);
 	vq->avail_shadow = vq->last_avail;
 	vq->signalled_used = vq->used_idx;
 	vq->signalled_valid = false;
@@ -455,10 +509,37 @@ void virtq_start(struct virtqueue *vq)
 		vq->vdev->ops->handle(vq);
 }
 
-void virtq_drain(struct virtqueue *vq)
+static void stop_listening(struct virtqueue *vq)
 {
 	loop_watch_stop(&vq->kick);
 	loop_poller_stop(&vq->poller);
+}
+
+void virtq_start(struct virtqueue *vq)
+{
+	vq->running = true;
+	WRITE_ONCE(vq->draining, RUNNING);
+	vq->event_idx = virtio_has_feature(vq->vdev, VIRTIO_RING_F_EVENT_IDX);
+	if (!start_server(vq))
+		listen(vq);
+}
+
+void virtq_set_server(struct virtqueue *vq, struct virtq_server *server)
+{
+	bool serves = vq->running && !vq->draining;
+
+	stop_server(vq);
+	if (serves)
+		stop_listening(vq);
+	WRITE_ONCE(vq->server, server);
+	if (serves && !start_server(vq))
+		listen(vq);
+}
+
+void virtq_drain(struct virtqueue *vq)
+{
+	stop_listening(vq);
+	stop_server(vq);
 	WRITE_ONCE(vq->draining, DRAINING);
 	if (vq->vdev->ops->drain)
 		vq->vdev->ops->drain(vq);

@@ -16,6 +16,11 @@ void virtq_start(struct virtqueue *vq);
 /** Loop thread: begin to stop; vdev->stopping goes down by one when it has. */
 void virtq_drain(struct virtqueue *vq);
 
+/** Raise the queue's interrupts by @fd from now on; -1: in the transport's slow way. Any thread. */
+void virtq_route(struct virtqueue *vq, int fd);
+/** The device is broken: whoever serves the queue has to stop. Any thread. */
+void virtq_abandon(struct virtqueue *vq);
+
 /** Nothing in flight any more? */
 static inline void virtq_check_drained(struct virtqueue *vq)
 {

@@ -20,10 +20,9 @@ struct virtio_rng {
 	uint64_t max_bytes;
 	uint32_t period_ms;
 
-	/* The queue's loop's: how much may be given out until the timer goes off. */
-	uint64_t quota;
+	/* The queue's loop's: how much may be given out until the period is over. Resets and pauses change nothing about it. */
+	uint64_t quota, period_end;
 	struct loop_timer timer;
-	bool timer_set;
 };
 
 static struct virtio_rng *to_rng(struct virtqueue *vq)
@@ -46,12 +45,19 @@ static size_t fill(const struct iovec *iov, unsigned int n, size_t len)
 	return done;
 }
 
-static void start_period(struct virtio_rng *rng, struct loop *loop)
+/* How much may be given out now? */
+static uint64_t quota(struct virtio_rng *rng)
 {
-	if (rng->timer_set)
-		return;
-	rng->timer_set = true;
-	loop_timer_set(loop, &rng->timer, clock_now() + rng->period_ms * 1000000ull);
+	uint64_t now;
+
+	if (!rng->max_bytes)
+		return UINT64_MAX;
+	now = clock_now();
+	if (now >= rng->period_end) {
+		rng->quota = rng->max_bytes;
+		rng->period_end = now + rng->period_ms * 1000000ull;
+	}
+	return rng->quota;
 }
 
 static void rng_handle(struct virtqueue *vq)
@@ -59,37 +65,28 @@ static void rng_handle(struct virtqueue *vq)
 	struct virtio_rng *rng = to_rng(vq);
 	struct iovec iov[RNG_MAX_SEGMENTS];
 	struct virtq_chain chain;
+	uint64_t left;
 
-	/* Without a quota left the requests stay in the ring until the timer goes off. */
-	while (rng->quota && virtq_pop(vq, &chain, iov, RNG_MAX_SEGMENTS) == 1) {
-		size_t len = MIN(MIN(chain.in_len, RNG_MAX_REQUEST), rng->quota);
+	while ((left = quota(rng)) > 0 && virtq_pop(vq, &chain, iov, RNG_MAX_SEGMENTS) == 1) {
+		size_t len = MIN(MIN(chain.in_len, RNG_MAX_REQUEST), left);
 
 		len = fill(iov + chain.nout, chain.nin, len);
 		virtq_push(vq, chain.head, len);
-		if (rng->max_bytes) {
-			rng->quota -= len;
-			start_period(rng, vq->loop);
-		}
+		rng->quota -= len;
 	}
+	/* Without a quota left the requests stay in the ring. */
+	if (!left)
+		loop_timer_set(vq->loop, &rng->timer, rng->period_end);
 }
 
 static void rng_period_over(struct loop_timer *timer)
 {
-	struct virtio_rng *rng = container_of(timer, struct virtio_rng, timer);
-
-	rng->timer_set = false;
-	rng->quota = rng->max_bytes;
-	rng_handle(&rng->vdev.vq[0]);
+	rng_handle(&container_of(timer, struct virtio_rng, timer)->vdev.vq[0]);
 }
 
 static void rng_drain(struct virtqueue *vq)
 {
-	struct virtio_rng *rng = to_rng(vq);
-
-	if (rng->timer_set)
-		loop_timer_cancel(&rng->timer);
-	rng->timer_set = false;
-	rng->quota = rng->max_bytes ?: UINT64_MAX;
+	loop_timer_cancel(&to_rng(vq)->timer);
 	virtq_stopped(vq);
 }
 
@@ -108,7 +105,6 @@ static int rng_create(struct object *obj, struct hako_error *err)
 
 	if (r)
 		return r;
-	rng->quota = rng->max_bytes ?: UINT64_MAX;
 	rng->timer.fn = rng_period_over;
 	r = virtio_device_attach(&rng->vdev, err);
 	if (r)

@@ -118,6 +118,13 @@ static void stop_queues(struct virtio_device *vdev)
 	wait_stopped(vdev);
 }
 
+/* Let all queues run that may. */
+static void start_queues(struct virtio_device *vdev)
+{
+	if (vdev->started && !vdev->paused && !vdev->no_dma && !READ_ONCE(vdev->broken))
+		for_each_loop(vdev, true);
+}
+
 /* What a queue needs to run, once the driver has enabled it. */
 static bool prepare_queue(struct virtqueue *vq)
 {
@@ -146,8 +153,7 @@ static void start(struct virtio_device *vdev)
 	}
 	vdev->transport_ops->doorbells(vdev, true);
 	vdev->started = true;
-	if (!vdev->paused)
-		for_each_loop(vdev, true);
+	start_queues(vdev);
 }
 
 static void stop(struct virtio_device *vdev)
@@ -224,10 +230,21 @@ void virtio_device_resume(struct object *obj)
 
 	pthread_mutex_lock(&vdev->lock);
 	vdev->paused = false;
-	if (vdev->started && !READ_ONCE(vdev->broken))
-		for_each_loop(vdev, true);
+	if (vdev->started)
+		start_queues(vdev);
 	else if (virtio_get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK)
 		start(vdev);
+	pthread_mutex_unlock(&vdev->lock);
+}
+
+void virtio_set_dma(struct virtio_device *vdev, bool on)
+{
+	pthread_mutex_lock(&vdev->lock);
+	vdev->no_dma = !on;
+	if (on)
+		start_queues(vdev);
+	else
+		stop_queues(vdev);
 	pthread_mutex_unlock(&vdev->lock);
 }
 
@@ -286,6 +303,8 @@ void virtio_broken(struct virtio_device *vdev, const char *fmt, ...)
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
 	vm_log(vdev->obj.vm, "%s: stopped, as the guest's driver broke the rules: %s", name, why);
+	for (uint32_t i = 0; i < vdev->nqueues; i++)
+		virtq_abandon(&vdev->vq[i]);
 	/* 2.1.2 */
 	if (add_status(vdev, VIRTIO_CONFIG_S_NEEDS_RESET) & VIRTIO_CONFIG_S_DRIVER_OK)
 		vdev->transport_ops->notify_config(vdev);
@@ -349,8 +368,7 @@ bool virtio_queue_enable(struct virtqueue *vq)
 	if (!vdev->started || READ_ONCE(vdev->broken) || !prepare_queue(vq))
 		return true;
 	vdev->transport_ops->doorbells(vdev, true);
-	if (!vdev->paused)
-		for_each_loop(vdev, true);
+	start_queues(vdev);
 	return true;
 }
 

@@ -38,6 +38,22 @@ struct virtq_chain {
 	uint32_t out_len, in_len; /* bytes; a chain of more than 4 GiB - 1 is an error */
 };
 
+struct virtq_server;
+
+/* Who serves a queue in the place of its loop: the host's kernel (vhost). All in the loop's thread. */
+struct virtq_server_ops {
+	/* Serve from last_avail and used_idx on; doorbells come to kick_fd. After a failure the loop serves the queue. */
+	int (*start)(struct virtq_server *server, struct virtqueue *vq, struct hako_error *err);
+	/* Nothing is in flight afterwards, and last_avail and used_idx say how far it came. */
+	void (*stop)(struct virtq_server *server, struct virtqueue *vq);
+	/* vq->notify_fd has changed: raise interrupts there from now on, and one now, since the old one may have gone nowhere. */
+	void (*reroute)(struct virtq_server *server, struct virtqueue *vq);
+};
+
+struct virtq_server {
+	const struct virtq_server_ops *ops;
+};
+
 struct virtqueue {
 	struct virtio_device *vdev;
 	uint16_t index;
@@ -59,6 +75,7 @@ struct virtqueue {
 	bool kick_disabled; /* virtq_disable_kick() */
 	bool kick_armed;    /* polled: the driver has been asked for a doorbell */
 	uint8_t draining;   /* enum virtq_drain; atomic */
+	bool served;	    /* by vq->server; atomic */
 	bool signalled_valid;
 	uint16_t signalled_used; /* used_idx as last published */
 	uint16_t avail_shadow;	 /* avail_idx as last read */
@@ -73,6 +90,8 @@ struct virtqueue {
 	struct loop_poller poller;
 	struct loop_defer notify_defer;
 	struct loop_msg again;
+	struct loop_msg attend; /* served: notify_fd has changed, or the device is broken */
+	struct virtq_server *server;
 	void *opaque; /* the device type's */
 };
 
@@ -133,6 +152,7 @@ struct virtio_device {
 	struct virtqueue *vq; /* array */
 	bool started;	      /* between ops->start and ops->stop */
 	bool paused;
+	bool no_dma; /* the driver has taken the device off the bus; as paused, while the VM runs */
 	bool broken; /* atomic; NEEDS_RESET has been set: rings are not looked at until a reset */
 	const struct virtio_transport_ops *transport_ops;
 	struct virtio_pci *pci; /* one of the two; the counts are for the state table */
@@ -219,6 +239,11 @@ void virtq_flush(struct virtqueue *vq);
  */
 void virtq_disable_kick(struct virtqueue *vq);
 bool virtq_enable_kick(struct virtqueue *vq);
+/**
+ * Have @server serve the queue whenever it runs, at once if it does; NULL: its loop does so again. Loop thread, or anybody while it does not run.
+ * Buffers in hand have been put back before.
+ */
+void virtq_set_server(struct virtqueue *vq, struct virtq_server *server);
 /** For ops->drain: nothing of the queue is in flight any more. */
 void virtq_stopped(struct virtqueue *vq);
 
@@ -238,6 +263,8 @@ uint8_t virtio_get_status(struct virtio_device *vdev);
 bool virtio_queue_enable(struct virtqueue *vq);
 /** QueueReady 0: stop, as reset of the one queue. */
 void virtio_queue_disable(struct virtqueue *vq);
+/** May the device access memory? When this returns with @on false it does not any more. Not under the register lock. */
+void virtio_set_dma(struct virtio_device *vdev, bool on);
 /** A doorbell that came as a register write. */
 void virtio_queue_kick(struct virtio_device *vdev, uint16_t index);
 /** Feature words, as both transports show them in 32-bit pieces. The driver's are frozen by FEATURES_OK. */

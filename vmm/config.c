@@ -9,6 +9,8 @@
 #include "devices/platform/fw_cfg.h"
 #include "vm.h"
 
+#define CPUS_MAX 4096 /* a host's KVM has a limit of its own */
+
 static const char *const decompress_names[] = {"auto", "host", "guest", NULL};
 static const char *const panic_names[] = {"exit", "pause", "none", NULL};
 static const char *const loop_names[] = {"auto", "io_uring", "threads", NULL};
@@ -71,8 +73,9 @@ static int parse_cpus(struct vm_config *c, struct hako_error *err)
 
 	if (r == -EINVAL)
 		return error_set(err, r, "--cpus %s: not a number", c->cpus);
-	if (r || n == 0 || n > 4096)
-		return error_set(err, -ERANGE, "--cpus %s: out of range, at least 1", c->cpus);
+	if (r || n == 0 || n > CPUS_MAX)
+		return error_set(err, -ERANGE, "--cpus %s: out of range, 1 to %d", c->cpus,
+				 CPUS_MAX);
 	c->ncpus = n;
 	return 0;
 }
@@ -305,7 +308,9 @@ static int new_net(struct vm *vm, const char *text, unsigned int n, struct hako_
 		r = error_set(err, -EOPNOTSUPP,
 			      "hako was built without libslirp, which user needs");
 #endif
-	if (!r && strcmp(type, "none"))
+	if (!r && !strcmp(type, "none"))
+		r = kv.n > 1 ? error_set(err, -EINVAL, "none takes no options") : 0;
+	else if (!r)
 		r = new_pair(vm, &kv, CLASS_NETDEV, type, "virtio-net", "netdev", id, err);
 	keyvals_free(&kv);
 	return r;

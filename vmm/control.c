@@ -100,12 +100,10 @@ void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *
 
 /* --- the end --------------------------------------------------------------------------------- */
 
-static void end_vm(struct vm *vm, enum hako_exit reason, int status, const char *message)
+void vm_control_end(struct vm *vm, enum hako_exit reason, int status, const char *message)
 {
 	struct vm_control *c = vm->control;
 
-	if (vm->state == VM_RUNNING)
-		vm_pause_locked(vm);
 	vm->state = VM_ENDED;
 	pthread_mutex_lock(&c->lock);
 	if (!c->ended) {
@@ -113,10 +111,18 @@ static void end_vm(struct vm *vm, enum hako_exit reason, int status, const char 
 		c->info.status = status;
 		snprintf(c->info.message, sizeof(c->info.message), "%s", message);
 		c->ended = true;
-		eventfd_write(c->end_fd, 1);
+		if (c->end_fd >= 0)
+			eventfd_write(c->end_fd, 1);
 	}
 	pthread_cond_broadcast(&c->changed);
 	pthread_mutex_unlock(&c->lock);
+}
+
+static void end_vm(struct vm *vm, enum hako_exit reason, int status, const char *message)
+{
+	if (vm->state == VM_RUNNING)
+		vm_pause_locked(vm);
+	vm_control_end(vm, reason, status, message);
 }
 
 static void do_reset(struct vm *vm)

@@ -8,9 +8,10 @@ int dl_load(const char *soname, const struct dl_symbol *symbols, void *table, co
 {
 	void *handle = dlopen(soname, RTLD_NOW | RTLD_LOCAL);
 
-	if (!handle)
-		return error_set(err, -ENOENT, "%s is needed for %s, and is not installed", soname,
-				 purpose);
+	if (!handle) {
+		error_set(err, -ENOENT, "%s is needed for %s: %s", soname, purpose, dlerror());
+		return error_hint(err, "\"hako doctor\" names the package");
+	}
 	for (; symbols->name; symbols++) {
 		void *sym = dlsym(handle, symbols->name);
 

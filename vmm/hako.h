@@ -60,7 +60,7 @@ HAKO_API int hako_vm_set(struct hako_vm *vm, const char *option, const char *val
 
 /**
  * Open what the options name and build the VM: guest memory, vCPUs, devices; load the kernel.
- * The guest does not run yet. After a failure only hako_vm_destroy() is of use.
+ * The guest does not run yet. After a failure the VM has ended, with HAKO_EXIT_ERROR: only hako_vm_destroy() is of use.
  */
 HAKO_API int hako_vm_create(struct hako_vm *vm, struct hako_error *err);
 

@@ -111,5 +111,6 @@ void kvm_close(struct kvm *kvm)
 		return;
 	if (kvm->fd >= 0)
 		close(kvm->fd);
+	free(kvm->cpuid);
 	free(kvm);
 }

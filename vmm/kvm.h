@@ -20,11 +20,14 @@ enum kvm_cap {
 	KVM_HAS_CAPS,
 };
 
+struct kvm_cpuid2;
+
 struct kvm {
 	int fd;
 	uint32_t run_size; /* of each vCPU's struct kvm_run mapping */
 	uint32_t max_vcpus, recommended_vcpus;
-	int cap[KVM_HAS_CAPS]; /* KVM_CHECK_EXTENSION's answers */
+	int cap[KVM_HAS_CAPS];	  /* KVM_CHECK_EXTENSION's answers */
+	struct kvm_cpuid2 *cpuid; /* x86: cpuid_supported()'s; constant once vCPUs are made */
 };
 
 /** Open @path (/dev/kvm) and check what is required. Messages say what to do. */

@@ -10,10 +10,15 @@
 #include "dl.h"
 
 struct json_lib {
-	__typeof__(json_tokener_parse_verbose) *json_tokener_parse_verbose;
+	__typeof__(json_tokener_new) *json_tokener_new;
+	__typeof__(json_tokener_parse_ex) *json_tokener_parse_ex;
+	__typeof__(json_tokener_get_error) *json_tokener_get_error;
+	__typeof__(json_tokener_get_parse_end) *json_tokener_get_parse_end;
+	__typeof__(json_tokener_free) *json_tokener_free;
 	__typeof__(json_tokener_error_desc) *json_tokener_error_desc;
 	__typeof__(json_object_get_type) *json_object_get_type;
 	__typeof__(json_object_get_string) *json_object_get_string;
+	__typeof__(json_object_get_string_len) *json_object_get_string_len;
 	__typeof__(json_object_array_length) *json_object_array_length;
 	__typeof__(json_object_array_get_idx) *json_object_array_get_idx;
 	__typeof__(json_object_get_object) *json_object_get_object;
@@ -28,10 +33,15 @@ struct json_lib {
 
 #define SYM(F) DL_SYMBOL(struct json_lib, F)
 static const struct dl_symbol json_symbols[] = {
-	SYM(json_tokener_parse_verbose),
+	SYM(json_tokener_new),
+	SYM(json_tokener_parse_ex),
+	SYM(json_tokener_get_error),
+	SYM(json_tokener_get_parse_end),
+	SYM(json_tokener_free),
 	SYM(json_tokener_error_desc),
 	SYM(json_object_get_type),
 	SYM(json_object_get_string),
+	SYM(json_object_get_string_len),
 	SYM(json_object_array_length),
 	SYM(json_object_array_get_idx),
 	SYM(json_object_get_object),
@@ -88,14 +98,16 @@ static int flatten_item(const struct json_lib *lib, struct keyvals *kv, const ch
 static int flatten(const struct json_lib *lib, struct keyvals *kv, const char *name,
 		   struct json_object *value, struct hako_error *err)
 {
+	const char *text;
+	int r;
+
 	switch (lib->json_object_get_type(value)) {
 	case json_type_object:
 		return flatten_object(lib, kv, name, value, err);
 	case json_type_array:
 		for (size_t i = 0; i < lib->json_object_array_length(value); i++) {
-			int r = flatten_item(lib, kv, name, i,
-					     lib->json_object_array_get_idx(value, i), err);
-
+			r = flatten_item(lib, kv, name, i,
+					 lib->json_object_array_get_idx(value, i), err);
 			if (r)
 				return r;
 		}
@@ -106,13 +118,48 @@ static int flatten(const struct json_lib *lib, struct keyvals *kv, const char *n
 		kv->v[kv->n - 1].null = true;
 		return 0;
 	default:
-		return keyvals_add(kv, name, lib->json_object_get_string(value));
+		break;
 	}
+	text = lib->json_object_get_string(value);
+	if (lib->json_object_get_type(value) == json_type_string &&
+	    strlen(text) != (size_t)lib->json_object_get_string_len(value))
+		return error_set(err, -EINVAL, "%s: a text with a zero byte", name);
+	r = keyvals_add(kv, name, text);
+	return r ? error_errno(err, r, "%s", name) : 0;
+}
+
+/* All of @text as one value, which the caller puts; NULL with an error. */
+static struct json_object *parse(const struct json_lib *lib, const char *text,
+				 struct hako_error *err)
+{
+	struct json_tokener *tok = lib->json_tokener_new();
+	struct json_object *value;
+	size_t end;
+
+	if (!tok) {
+		error_errno(err, -ENOMEM, "options");
+		return NULL;
+	}
+	value = lib->json_tokener_parse_ex(tok, text, -1);
+	end = lib->json_tokener_get_parse_end(tok);
+	if (!value) {
+		error_set(err, -EINVAL, "bad JSON at byte %zu: %s", end,
+			  lib->json_tokener_error_desc(lib->json_tokener_get_error(tok)));
+	} else {
+		end += strspn(text + end, " \t\r\n");
+		if (text[end]) {
+			error_set(err, -EINVAL, "bad JSON at byte %zu: \"%s\" behind the object",
+				  end, text + end);
+			lib->json_object_put(value);
+			value = NULL;
+		}
+	}
+	lib->json_tokener_free(tok);
+	return value;
 }
 
 int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err)
 {
-	enum json_tokener_error jerr;
 	struct json_object *object;
 	struct json_lib lib;
 	int r;
@@ -120,9 +167,9 @@ int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *
 	r = dl_load("libjson-c.so.5", json_symbols, &lib, "options in JSON", err);
 	if (r)
 		return r;
-	object = lib.json_tokener_parse_verbose(text, &jerr);
+	object = parse(&lib, text, err);
 	if (!object)
-		return error_set(err, -EINVAL, "bad JSON: %s", lib.json_tokener_error_desc(jerr));
+		return -EINVAL;
 	if (lib.json_object_get_type(object) == json_type_object)
 		r = flatten_object(&lib, kv, "", object, err);
 	else

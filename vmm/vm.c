@@ -165,8 +165,10 @@ static int create_all(struct vm *vm, struct hako_error *err)
 int hako_vm_create(struct hako_vm *handle, struct hako_error *err)
 {
 	struct vm *vm = to_vm(handle);
+	struct hako_error why = {0};
 	int r;
 
+	err = err ?: &why;
 	pthread_mutex_lock(&vm->lock);
 	if (vm->state != VM_NEW) {
 		r = error_set(err, -EBUSY, "the VM has been created already");
@@ -175,7 +177,10 @@ int hako_vm_create(struct hako_vm *handle, struct hako_error *err)
 		if (vm->config->name)
 			vm->name = strdup(vm->config->name);
 		r = create_all(vm, err);
-		vm->state = r ? VM_ENDED : VM_CREATED;
+		if (r)
+			vm_control_end(vm, HAKO_EXIT_ERROR, 1, err->message);
+		else
+			vm->state = VM_CREATED;
 	}
 	pthread_mutex_unlock(&vm->lock);
 	return r;

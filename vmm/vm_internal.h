@@ -23,6 +23,8 @@ int vm_control_start(struct vm *vm, struct hako_error *err);
 /** End the thread. Not from itself. */
 void vm_control_stop(struct vm *vm);
 void vm_control_free(struct vm *vm);
+/** Keep how the VM ended, and tell those who wait. Under vm->lock; nothing runs any more. */
+void vm_control_end(struct vm *vm, enum hako_exit reason, int status, const char *message);
 /** Wait for the VM's end; -ETIMEDOUT. Without vm->lock. */
 int vm_control_wait(struct vm *vm, int timeout_ms, struct hako_exit_info *info);
 int vm_control_end_fd(struct vm *vm);

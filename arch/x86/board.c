@@ -14,8 +14,6 @@
 #define IDENTITY_MAP_GPA 0xfffbc000ull
 #define TSS_GPA		 0xfffbd000ul
 
-#define DEFAULT_ADDRESS_BITS 36
-
 static int vm_ioctl(struct vm *vm, unsigned long request, void *arg, const char *what,
 		    struct hako_error *err)
 {
@@ -105,16 +103,6 @@ int board_reset(struct vm *vm, struct hako_error *err)
 
 /* --- RAM ------------------------------------------------------------------------------------- */
 
-static uint64_t address_limit(void)
-{
-	uint32_t eax = 0x80000008, ebx, ecx = 0, edx, bits = DEFAULT_ADDRESS_BITS;
-
-	__asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-	if ((eax & 0xff) >= 32 && (eax & 0xff) <= 52)
-		bits = eax & 0xff;
-	return 1ull << bits;
-}
-
 int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit, struct hako_error *err)
 {
 	struct board *b = board_of(vm);
@@ -123,7 +111,10 @@ int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit, str
 	b->low_ram = MIN(ram_size, low_max);
 	b->high_ram = ram_size - b->low_ram;
 	b->has_pit = pit && vm->kvm->cap[KVM_HAS_PIT2];
-	b->address_limit = address_limit();
+	r = cpuid_supported(vm->kvm, err);
+	if (r)
+		return r;
+	b->address_limit = cpuid_address_limit(vm->kvm->cpuid);
 	if (b->high_ram > b->address_limit - BOARD_HIGH_RAM)
 		return error_set(err, -ERANGE,
 				 "--memory %s: more than this CPU can address (%llu GiB)",

@@ -60,12 +60,11 @@ static int vcpu_ioctl(struct vcpu *v, unsigned long request, void *arg, const ch
 static int set_cpuid(struct vcpu *v, struct hako_error *err)
 {
 	struct cpu_topology topology = {v->vm->nvcpus};
-	struct kvm_cpuid2 *cpuid;
+	struct kvm_cpuid2 *cpuid = cpuid_copy(v->vm->kvm);
 	int r;
 
-	r = cpuid_supported(v->vm->kvm->fd, &cpuid, err);
-	if (r)
-		return r;
+	if (!cpuid)
+		return error_errno(err, -ENOMEM, "CPUID");
 	cpuid_for_vcpu(cpuid, cpu_apic_id(v->vm, v->index), &topology,
 		       v->vm->kvm->cap[KVM_HAS_TSC_DEADLINE]);
 	r = vcpu_ioctl(v, KVM_SET_CPUID2, cpuid, "CPUID", err);

@@ -6,6 +6,7 @@
 #include "vmm/error.h"
 #include "vmm/util.h"
 
+struct kvm;
 struct vm;
 struct vcpu;
 struct boot_entry;
@@ -30,8 +31,14 @@ struct cpu_topology {
 	uint32_t vcpus; /* one socket, one thread per core */
 };
 
-/** What KVM supports, for all vCPUs; the caller frees it. @kvm_fd: of /dev/kvm. */
-int cpuid_supported(int kvm_fd, struct kvm_cpuid2 **cpuid, struct hako_error *err);
+/** Ask KVM, once for all vCPUs, what it supports: kvm->cpuid. */
+int cpuid_supported(struct kvm *kvm, struct hako_error *err);
+
+/** A copy of it for a vCPU, with room for what cpuid_for_vcpu() adds; the caller frees it. NULL: no memory. */
+struct kvm_cpuid2 *cpuid_copy(const struct kvm *kvm);
+
+/** The end of what a guest can address. */
+uint64_t cpuid_address_limit(const struct kvm_cpuid2 *cpuid);
 
 /** Fill in what differs between vCPUs or depends on the VM: APIC ID, topology leaves, bits that KVM leaves to us. */
 void cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id, const struct cpu_topology *topology,

@@ -5,31 +5,58 @@
 #include <sys/ioctl.h>
 
 #include "cpu.h"
+#include "vmm/kvm.h"
 
 #define CPUID_MAX_ENTRIES 256
+#define CPUID_BYTES \
+	(sizeof(struct kvm_cpuid2) + CPUID_MAX_ENTRIES * sizeof(struct kvm_cpuid_entry2))
 
-int cpuid_supported(int kvm_fd, struct kvm_cpuid2 **cpuid, struct hako_error *err)
+#define DEFAULT_ADDRESS_BITS 36 /* of CPUs without leaf 0x80000008 */
+
+int cpuid_supported(struct kvm *kvm, struct hako_error *err)
 {
-	struct kvm_cpuid2 *c;
+	struct kvm_cpuid2 *c = calloc(1, CPUID_BYTES);
+	int r;
 
-	c = calloc(1, sizeof(*c) + CPUID_MAX_ENTRIES * sizeof(c->entries[0]));
 	if (!c)
 		return error_errno(err, -ENOMEM, "CPUID");
 	c->nent = CPUID_MAX_ENTRIES;
-	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
+	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
+		r = error_errno(err, -errno, "KVM: CPUID");
 		free(c);
-		return error_errno(err, -errno, "KVM: CPUID");
+		return r;
 	}
-	*cpuid = c;
+	free(kvm->cpuid);
+	kvm->cpuid = c;
 	return 0;
 }
 
-static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *c, uint32_t function, uint32_t index)
+struct kvm_cpuid2 *cpuid_copy(const struct kvm *kvm)
+{
+	struct kvm_cpuid2 *c = malloc(CPUID_BYTES);
+
+	if (c)
+		memcpy(c, kvm->cpuid, CPUID_BYTES);
+	return c;
+}
+
+static struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *c, uint32_t function, uint32_t index)
 {
 	for (uint32_t i = 0; i < c->nent; i++)
 		if (c->entries[i].function == function && c->entries[i].index == index)
-			return &c->entries[i];
+			return (struct kvm_cpuid_entry2 *)&c->entries[i];
 	return NULL;
+}
+
+/* EAX[23:16] is there if the page tables that KVM uses reach less far than the CPU's addresses (APM volume 3, E.4.7). */
+uint64_t cpuid_address_limit(const struct kvm_cpuid2 *c)
+{
+	const struct kvm_cpuid_entry2 *e = find(c, 0x80000008, 0);
+	uint32_t bits = e ? e->eax & 0xff : 0, guest_bits = e ? e->eax >> 16 & 0xff : 0;
+
+	if (guest_bits && guest_bits < bits)
+		bits = guest_bits;
+	return 1ull << (bits >= 32 && bits <= 52 ? bits : DEFAULT_ADDRESS_BITS);
 }
 
 static struct kvm_cpuid_entry2 *find_or_add(struct kvm_cpuid2 *c, uint32_t function, uint32_t index)

@@ -37,6 +37,11 @@ struct netdev_ops {
 	/* Serve queue pair @queue in @loop from now on; nothing is delivered until recv_enable(). In @loop. */
 	int (*start)(struct netdev *net, unsigned int queue, struct loop *loop,
 		     struct hako_error *err);
+	/*
+	 * As start(), but the packets of the pair are moved by vhost, and nothing is called but stop(): the descriptor that vhost-net takes as
+	 * its backend. NULL if vhost_fd is.
+	 */
+	int (*start_vhost)(struct netdev *net, unsigned int queue, struct hako_error *err);
 	/* No callbacks any more after this. In the loop. */
 	void (*stop)(struct netdev *net, unsigned int queue);
 	/* The card wants readable() calls, or has no buffers. In the loop. */
@@ -59,6 +64,8 @@ struct netdev {
 	unsigned int queues;
 	bool vnet_hdr;		      /* offloads are possible */
 	struct net_offloads offloads; /* that it can do */
+	int *vhost_fd;		      /* one vhost-net device for each pair; NULL: none */
+	bool vhost_required;	      /* a card that can not use them is an error */
 	/* Set by the card that uses it; one card only. */
 	const struct net_client_ops *client_ops;
 	void *client;

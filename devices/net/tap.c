@@ -38,7 +38,9 @@ struct tap_queue {
 struct tap {
 	struct netdev netdev;
 	char *ifname, *br, *script, *downscript, *fd_name, *fds;
-	int vnet_hdr; /* enum option_onoffauto */
+	int vnet_hdr, vhost; /* enum option_onoffauto */
+	char *vhost_fd_name, *vhost_fds;
+	int vhost_fd[NETDEV_MAX_QUEUES];
 	uint32_t nqueues;
 	char name[IFNAMSIZ];
 	struct tap_queue queue[NETDEV_MAX_QUEUES];
@@ -115,6 +117,15 @@ static int tap_start(struct netdev *net, unsigned int queue, struct loop *loop,
 	else
 		q->loop = loop;
 	return ret;
+}
+
+static int tap_start_vhost(struct netdev *net, unsigned int queue, struct hako_error *err)
+{
+	struct tap *tap = container_of(net, struct tap, netdev);
+	struct tap_queue *q = &tap->queue[queue];
+	int ret = tap_attach_queue(q, true);
+
+	return ret ? error_errno(err, ret, "%s: queue", tap->name) : q->fd;
 }
 
 static void tap_stop(struct netdev *net, unsigned int queue)
@@ -249,6 +260,7 @@ static int tap_set_offloads(struct netdev *net, const struct net_offloads *offlo
 
 static const struct netdev_ops tap_ops = {
 	.start = tap_start,
+	.start_vhost = tap_start_vhost,
 	.stop = tap_stop,
 	.recv_enable = tap_recv_enable,
 	.recv = tap_recv,
@@ -354,7 +366,8 @@ static int tap_open(struct tap *tap, struct hako_error *err)
 	if (strlen(name) >= IFNAMSIZ)
 		return error_set(err, -EINVAL, "ifname=%s: longer than %d characters", name,
 				 IFNAMSIZ - 1);
-	if (!*name || strchr(name, '/') ||
+	/* What the kernel's dev_valid_name() takes. */
+	if (!*name || !strcmp(name, ".") || !strcmp(name, "..") || strpbrk(name, "/: \t\n\v\f\r") ||
 	    (percent && (strncmp(percent, "%d", 2) || strchr(percent + 1, '%'))))
 		return error_set(err, -EINVAL, "ifname=%s: not a name for an interface", name);
 	strcpy(tap->name, name);
@@ -478,9 +491,16 @@ static int tap_check_options(const struct tap *tap, struct hako_error *err)
 
 	if (tap->fd_name && tap->fds)
 		return error_set(err, -EINVAL, "fd and fds exclude each other");
+	if (tap->fd_name && strchr(tap->fd_name, ':'))
+		return error_set(err, -EINVAL, "fd=%s: one descriptor only (fds takes several)",
+				 tap->fd_name);
 	if (fd && (tap->ifname || tap->nqueues > 1))
 		return error_set(err, -EINVAL, "fd does not go with %s",
 				 tap->ifname ? "ifname" : "queues");
+	if (tap->vhost_fd_name && tap->vhost_fds)
+		return error_set(err, -EINVAL, "vhostfd and vhostfds exclude each other");
+	if ((tap->vhost_fd_name || tap->vhost_fds) && tap->vhost == ONOFFAUTO_OFF)
+		return error_set(err, -EINVAL, "vhostfd does not go with vhost=off");
 	if (tap->script && *tap->script && strcmp(tap->script, "no"))
 		return error_set(err, -EINVAL,
 				 "script=%s: no scripts are run (set the interface up before, or "
@@ -490,6 +510,77 @@ static int tap_check_options(const struct tap *tap, struct hako_error *err)
 		return error_set(err, -EINVAL, "downscript=%s: no scripts are run",
 				 tap->downscript);
 	return 0;
+}
+
+/* --- vhost ------------------------------------------------------------------------------------- */
+
+static int tap_open_vhost(struct tap *tap, struct hako_error *err)
+{
+	int ret;
+
+	for (unsigned int i = 0; i < tap->nqueues; i++) {
+		tap->vhost_fd[i] = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
+		if (tap->vhost_fd[i] >= 0)
+			continue;
+		ret = error_errno(err, -errno, "vhost=on: /dev/vhost-net");
+		if (ret == -EACCES || ret == -EPERM)
+			error_hint(err, "add your user to the device's group");
+		else if (ret == -ENOENT || ret == -ENODEV || ret == -ENXIO)
+			error_hint(err, "load the module with: modprobe vhost_net");
+		return ret;
+	}
+	return 0;
+}
+
+/* Whether it is one of vhost-net shows when it is used. */
+static int tap_take_vhost_fd(struct tap *tap, unsigned int index, const char *text,
+			     struct hako_error *err)
+{
+	uint64_t fd;
+
+	if (parse_uint(text, &fd) || fd > INT32_MAX)
+		return error_set(err, -EINVAL, "vhostfd=%s: not the number of a descriptor", text);
+	for (unsigned int i = 0; i < tap->nqueues; i++) {
+		if (tap->vhost_fd[i] == (int)fd || tap->queue[i].fd == (int)fd)
+			return error_set(err, -EINVAL, "vhostfd=%s: named twice", text);
+	}
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC))
+		return error_set(err, -EBADF, "vhostfd=%s: not an open descriptor", text);
+	tap->vhost_fd[index] = fd;
+	return 0;
+}
+
+static int tap_take_vhost_fds(struct tap *tap, struct hako_error *err)
+{
+	char *copy = strdup(tap->vhost_fds ? tap->vhost_fds : tap->vhost_fd_name), *save = NULL;
+	char *s = copy ? strtok_r(copy, ":", &save) : NULL;
+	int ret = copy ? 0 : error_errno(err, -ENOMEM, "vhostfd");
+	unsigned int n = 0;
+
+	for (; s && !ret && n < tap->nqueues; s = strtok_r(NULL, ":", &save))
+		ret = tap_take_vhost_fd(tap, n++, s, err);
+	if (!ret && (n < tap->nqueues || s))
+		ret = error_set(err, -EINVAL, "vhostfds: %s descriptors than the %u queue pairs",
+				s ? "more" : "fewer", tap->nqueues);
+	free(copy);
+	return ret;
+}
+
+static int tap_setup_vhost(struct tap *tap, struct hako_error *err)
+{
+	bool fds = tap->vhost_fd_name || tap->vhost_fds;
+	struct hako_error why = {0};
+	int ret;
+
+	if (tap->vhost == ONOFFAUTO_OFF)
+		return 0;
+	ret = fds ? tap_take_vhost_fds(tap, err) : tap_open_vhost(tap, &why);
+	tap->netdev.vhost_required = fds || tap->vhost == ONOFFAUTO_ON;
+	if (!ret)
+		tap->netdev.vhost_fd = tap->vhost_fd;
+	if (ret && !fds && tap->netdev.vhost_required)
+		return error_set(err, ret, "%s", why.message);
+	return fds ? ret : 0;
 }
 
 /* --- class ------------------------------------------------------------------------------------- */
@@ -505,6 +596,12 @@ static const struct option tap_options[] = {
 	OPT_UINT("queues", struct tap, nqueues, "1", 1, NETDEV_MAX_QUEUES, "queue pairs"),
 	OPT_ONOFFAUTO("vnet_hdr", struct tap, vnet_hdr, "auto",
 		      "leave checksums and segmentation to the host"),
+	OPT_ONOFFAUTO("vhost", struct tap, vhost, "auto",
+		      "packets are moved by the kernel (vhost-net); auto: if it can"),
+	OPT_STRING("vhostfd", struct tap, vhost_fd_name, NULL,
+		   "an open descriptor of /dev/vhost-net"),
+	OPT_STRING("vhostfds", struct tap, vhost_fds, NULL,
+		   "several of them, one for each queue pair, separated by colons"),
 	OPT_END,
 };
 
@@ -513,6 +610,8 @@ static void tap_destroy(struct object *obj)
 	struct tap *tap = (struct tap *)obj;
 
 	for (unsigned int i = 0; i < NETDEV_MAX_QUEUES; i++) {
+		if (tap->vhost_fd[i] >= 0)
+			close(tap->vhost_fd[i]);
 		if (tap->queue[i].fd >= 0)
 			close(tap->queue[i].fd);
 		free(tap->queue[i].iov);
@@ -546,7 +645,7 @@ static int tap_setup(struct tap *tap, struct hako_error *err)
 	}
 	if (!ret && tap->br)
 		ret = tap_join_bridge(tap, err);
-	return ret;
+	return ret ?: tap_setup_vhost(tap, err);
 }
 
 static int tap_create(struct object *obj, struct hako_error *err)
@@ -559,6 +658,7 @@ static int tap_create(struct object *obj, struct hako_error *err)
 		tap->queue[i].tap = tap;
 		tap->queue[i].index = i;
 		tap->queue[i].fd = -1;
+		tap->vhost_fd[i] = -1;
 	}
 	ret = tap_setup(tap, err);
 	if (ret)

@@ -576,36 +576,45 @@ static const struct option user_options[] = {
 	OPT_END,
 };
 
-static int user_forward(struct user_net *u, struct hako_error *err)
+static int user_add_hostfwd(struct user_net *u, const char *text, struct hako_error *err)
 {
-	for (char **s = u->opt.hostfwd; s && *s; s++) {
-		struct user_hostfwd f;
-		int ret = user_parse_hostfwd(*s, &f, err);
+	struct user_hostfwd f;
+	int ret = user_parse_hostfwd(text, &f, err);
 
-		if (ret)
-			return ret;
-		if (u->api.slirp_add_hostfwd(u->slirp, f.udp, f.host, f.host_port, f.guest,
-					     f.guest_port) < 0) {
-			ret = errno ? -errno : -EINVAL;
-			return error_errno(err, ret, "hostfwd=%s: %s port %u of the host", *s,
-					   f.udp ? "UDP" : "TCP", f.host_port);
-		}
-	}
-	for (char **s = u->opt.guestfwd; s && *s; s++) {
-		struct in_addr addr;
-		const char *command;
-		uint16_t port;
-		int ret = user_parse_guestfwd(*s, &addr, &port, &command, err);
-
-		if (ret)
-			return ret;
-		if (u->api.slirp_add_exec(u->slirp, command, &addr, port) < 0)
-			return error_set(err, -EINVAL,
-					 "guestfwd=%s: the address is not in the guest's network, "
-					 "or taken",
-					 *s);
+	if (ret)
+		return ret;
+	if (u->api.slirp_add_hostfwd(u->slirp, f.udp, f.host, f.host_port, f.guest, f.guest_port) <
+	    0) {
+		ret = errno ? -errno : -EINVAL;
+		return error_errno(err, ret, "hostfwd=%s: %s port %u of the host", text,
+				   f.udp ? "UDP" : "TCP", f.host_port);
 	}
 	return 0;
+}
+
+static int user_add_guestfwd(struct user_net *u, const char *text, struct hako_error *err)
+{
+	struct in_addr addr;
+	const char *command;
+	uint16_t port;
+	int ret = user_parse_guestfwd(text, &addr, &port, &command, err);
+
+	if (!ret && u->api.slirp_add_exec(u->slirp, command, &addr, port) < 0)
+		ret = error_set(err, -EINVAL,
+				"guestfwd=%s: the address is not in the guest's network, or taken",
+				text);
+	return ret;
+}
+
+static int user_forward(struct user_net *u, char **list,
+			int (*add)(struct user_net *u, const char *text, struct hako_error *err),
+			struct hako_error *err)
+{
+	int ret = 0;
+
+	for (; list && *list && !ret; list++)
+		ret = add(u, *list, err);
+	return ret;
 }
 
 static int user_open(struct user_net *u, struct hako_error *err)
@@ -646,7 +655,8 @@ static int user_open(struct user_net *u, struct hako_error *err)
 	u->slirp = u->api.slirp_new(&cfg, &user_callbacks, u);
 	if (!u->slirp)
 		return error_set(err, -EINVAL, "libslirp refuses this network");
-	return user_forward(u, err);
+	ret = user_forward(u, u->opt.hostfwd, user_add_hostfwd, err);
+	return ret ?: user_forward(u, u->opt.guestfwd, user_add_guestfwd, err);
 }
 
 static void user_destroy(struct object *obj)

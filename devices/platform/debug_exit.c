@@ -12,12 +12,12 @@ static uint64_t debug_exit_read(void *opaque, uint64_t offset, unsigned int size
 	return 0;
 }
 
-/* Odd, so that 0 always means that the guest powered off. */
+/* Odd, so that 0 always means that the guest powered off. Eight bits is what a process's status has. */
 static void debug_exit_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
 {
 	struct debug_exit *d = opaque;
 
-	vm_request(d->obj.vm, VM_REQUEST_DEBUG_EXIT, (int)(uint32_t)(value << 1 | 1));
+	vm_request(d->obj.vm, VM_REQUEST_DEBUG_EXIT, (uint8_t)(value << 1 | 1));
 }
 
 static const struct io_ops debug_exit_ops = {debug_exit_read, debug_exit_write};

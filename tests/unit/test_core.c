@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "arch/x86/cpu.h"
+#include "vmm/dl.h"
 #include "vmm/vm.h"
 
 static struct hako_error err;
@@ -444,6 +445,58 @@ START_TEST(cpuid_amd)
 }
 END_TEST
 
+/* KVM's word counts, and of that the guest's own limit, where there is one. */
+START_TEST(cpuid_addresses)
+{
+	struct kvm_cpuid2 *c = make_cpuid(true);
+	struct kvm_cpuid_entry2 *e = &c->entries[6];
+
+	ck_assert_uint_eq(e->function, 0x80000008);
+	e->eax = 0x3028;
+	ck_assert_uint_eq(cpuid_address_limit(c), 1ull << 40);
+	e->eax = 0x303934;
+	ck_assert_uint_eq(cpuid_address_limit(c), 1ull << 48);
+	e->eax = 0x343024;
+	ck_assert_uint_eq(cpuid_address_limit(c), 1ull << 36);
+	e->eax = 0xff;
+	ck_assert_uint_eq(cpuid_address_limit(c), 1ull << 36);
+	e->function = 0x80000009;
+	ck_assert_uint_eq(cpuid_address_limit(c), 1ull << 36);
+	free(c);
+}
+END_TEST
+
+/* --- libraries --------------------------------------------------------------------------------- */
+
+struct functions {
+	size_t (*strlen)(const char *s);
+	void (*missing)(void);
+};
+
+START_TEST(dl_says_why)
+{
+	const struct dl_symbol both[] = {
+		DL_SYMBOL(struct functions, strlen),
+		DL_SYMBOL(struct functions, missing),
+		{NULL},
+	};
+	const struct dl_symbol one[] = {DL_SYMBOL(struct functions, strlen), {NULL}};
+	struct functions f;
+
+	ck_assert_int_eq(dl_load("libc.so.6", one, &f, "texts", &err), 0);
+	ck_assert_uint_eq(f.strlen("abc"), 3);
+	ck_assert_int_eq(dl_load("libc.so.6", both, &f, "texts", &err), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.message, "no missing"));
+	ck_assert_int_eq(dl_load("libnowhere.so.1", one, &f, "texts", &err), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.message, "libnowhere.so.1 is needed for texts"));
+	ck_assert_ptr_nonnull(strstr(err.message, "No such file"));
+	/* It is there, but no library. */
+	ck_assert_int_eq(dl_load("/proc/self/status", one, &f, "texts", &err), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.message, "/proc/self/status is needed for texts"));
+	ck_assert_ptr_null(strstr(err.message, "installed"));
+}
+END_TEST
+
 static TCase *tcase(Suite *s, const char *name)
 {
 	TCase *tc = tcase_create(name);
@@ -478,6 +531,9 @@ int main(void)
 	tc = tcase(s, "cpuid");
 	tcase_add_test(tc, cpuid_topology);
 	tcase_add_test(tc, cpuid_amd);
+	tcase_add_test(tc, cpuid_addresses);
+	tc = tcase(s, "libraries");
+	tcase_add_test(tc, dl_says_why);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);

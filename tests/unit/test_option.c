@@ -126,6 +126,16 @@ START_TEST(json)
 	ck_assert_int_eq(apply(table, "{\"text\": null}", NULL), -EINVAL);
 	ck_assert_int_eq(apply(table, "{\"text\": {\"x\": 1}}", NULL), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.message, "text.x: no such option"));
+	ck_assert_int_eq(apply(table, "{\"text\": \"a\"} \t\n", NULL), 0);
+	ck_assert_str_eq(thing.text, "a");
+	ck_assert_int_eq(apply(table, "{\"text\": \"a\"} x", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.message, "byte 14: \"x\""));
+	ck_assert_int_eq(apply(table, "{\"text\": \"a\"}{\"text\": \"b\"}", NULL), -EINVAL);
+	ck_assert_int_eq(apply(table, "{\"text\": \"a\\u0000b\"}", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.message, "text: "));
+	ck_assert_int_eq(apply(table, "{\"text\": zap}", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.message, "at byte 9: "));
+	ck_assert_int_eq(apply(table, "{\"text\": \"a\"", NULL), -EINVAL);
 }
 END_TEST
 #endif

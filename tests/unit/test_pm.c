@@ -310,6 +310,13 @@ START_TEST(debug_exit)
 	outp(0xf6, 0, 1);
 	ck_assert_int_eq(vm->request_status, 1);
 	vm->request = 0;
+	/* A process's status has eight bits, and is never negative. */
+	outp(0xf4, 0xffffff80, 4);
+	ck_assert_int_eq(vm->request_status, 1);
+	vm->request = 0;
+	outp(0xf4, 0xffffffff, 4);
+	ck_assert_int_eq(vm->request_status, 0xff);
+	vm->request = 0;
 	outp(0xf8, 0, 1);
 	ck_assert_int_eq(vm->request, 0);
 	object_destroy(obj);

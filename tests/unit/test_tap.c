@@ -432,6 +432,10 @@ static const struct {
 	{"ifname=abcdefghijklmnop", -EINVAL, "ifname=abcdefghijklmnop"},
 	{"ifname=a/b", -EINVAL, "ifname="},
 	{"ifname=a%s", -EINVAL, "ifname="},
+	{"ifname=a:b", -EINVAL, "not a name"},
+	{"ifname=a b", -EINVAL, "not a name"},
+	{"ifname=.", -EINVAL, "not a name"},
+	{"ifname=..", -EINVAL, "not a name"},
 	{"ifname=lo", -EINVAL, "not a tap"},
 	{"ifname=hk5", -EBUSY, "in use"},
 	{"ifname=hk6", -EINVAL, "not a tap"}, /* a tun */
@@ -441,11 +445,19 @@ static const struct {
 	{"ifname=hk0,br=lo", -EOPNOTSUPP, "br=lo"},
 	{"fd=999", -EBADF, "fd=999"},
 	{"fd=x", -EINVAL, "fd=x"},
+	{"fd=3:4", -EINVAL, "fds"},
 	{"fd=0", -EINVAL, "not a tap"},
 	{"fd=3,ifname=hk0", -EINVAL, "ifname"},
 	{"fd=3,fds=3:4", -EINVAL, "exclude"},
 	{"fds=", -EINVAL, "fd"},
 	{"ifname=hk0,queues=0", -ERANGE, "queues"},
+	{"ifname=hk0,vhostfd=x", -EINVAL, "vhostfd=x"},
+	{"ifname=hk0,vhostfd=999", -EBADF, "vhostfd=999"},
+	{"ifname=hk0,vhostfd=0,vhost=off", -EINVAL, "vhost=off"},
+	{"ifname=hk0,vhostfd=0,vhostfds=0", -EINVAL, "exclude"},
+	{"ifname=hk0,queues=2,vhostfds=0", -EINVAL, "fewer"},
+	{"ifname=hk0,queues=2,vhostfds=0:0", -EINVAL, "twice"},
+	{"ifname=hk0,vhostfds=0:5", -EINVAL, "more"},
 	{"ifname=hk0,queues=1000", -ERANGE, "queues"},
 };
 
@@ -471,6 +483,21 @@ START_TEST(bad_options)
 	ck_assert_uint_eq(if_nametoindex("hk0"), 0);
 	close(tap);
 	close(tun);
+}
+END_TEST
+
+/* Where the kernel has no vhost-net, that is an error only if it was asked for. */
+START_TEST(no_vhost)
+{
+	struct hako_error err = {0};
+
+	if (!access("/dev/vhost-net", F_OK))
+		return;
+	own_network();
+	ck_assert_int_eq(try_tap("ifname=hk0,vhost=on", &err), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.message, "vhost=on: /dev/vhost-net"));
+	ck_assert_ptr_nonnull(strstr(err.message, "modprobe"));
+	ck_assert_int_eq(try_tap("ifname=hk0", &err), 0);
 }
 END_TEST
 
@@ -512,6 +539,7 @@ int main(void)
 	tcase_add_test(t, bridge);
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(e, bad_options, 0, ARRAY_SIZE(bad));
+	tcase_add_test(e, no_vhost);
 	tcase_add_test(e, no_permission);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, e);

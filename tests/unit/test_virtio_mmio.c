@@ -381,6 +381,40 @@ START_TEST(test_rng_quota)
 }
 END_TEST
 
+/* What has been drawn counts until the period is over, whatever the driver does in between. */
+START_TEST(test_rng_quota_resets)
+{
+	struct vdrv_buf in;
+	uint32_t len;
+
+	open_rng("max-bytes=100,period=1000000");
+	in = vdrv_buf(&drv, 60);
+	for (unsigned int i = 0; i < 3; i++) {
+		vdrv_add(&q, NULL, 0, &in, 1);
+		vdrv_kick(&q);
+		if (i == 2)
+			break;
+		ck_assert(vdrv_wait(&q, NULL, &len));
+		ck_assert_uint_eq(len, i ? 40 : 60);
+		if (_i == 0)
+			ready(0);
+	}
+	vdrv_settle(&drv);
+	for (unsigned int i = 0; i < 3; i++) {
+		ck_assert_uint_eq(vdrv_used_idx(&q), q.last_used);
+		if (i == 0) {
+			virtio_device_pause(drv.obj);
+			virtio_device_resume(drv.obj);
+		} else {
+			ready(0);
+			vdrv_add(&q, NULL, 0, &in, 1);
+			vdrv_kick(&q);
+		}
+		vdrv_settle(&drv);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("virtio-mmio");
@@ -402,6 +436,7 @@ int main(void)
 	tcase_add_test(tc, test_rng);
 	tcase_add_test(tc, test_rng_bounds);
 	tcase_add_test(tc, test_rng_quota);
+	tcase_add_loop_test(tc, test_rng_quota_resets, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

@@ -91,6 +91,22 @@ static void find_registers(void)
 	ck_assert(common && notify && isr_reg && config && pci_cfg);
 }
 
+static void bus_master(bool on)
+{
+	cfg_set(PCI_COMMAND,
+		(cfg(PCI_COMMAND, 2) & ~PCI_COMMAND_MASTER) | (on ? PCI_COMMAND_MASTER : 0), 2);
+}
+
+/* What firmware does, and the beginning of a driver. */
+static void assign(void)
+{
+	struct hako_error err;
+
+	ck_assert_int_eq(pci_assign(root, &err), 0);
+	bus_master(true);
+	find_registers();
+}
+
 static void open_pci(const char *options)
 {
 	struct hako_error err;
@@ -107,8 +123,7 @@ static void open_pci(const char *options)
 	drv.vm->pci = root;
 	ck_assert_msg(vdrv_device(&drv, "echo-pci", options, &err) == 0, "%s", err.message);
 	echo = (struct echo *)drv.obj;
-	ck_assert_int_eq(pci_assign(root, &err), 0);
-	find_registers();
+	assign();
 }
 
 static void setup(void)
@@ -317,6 +332,66 @@ START_TEST(test_works)
 	wr(notify + 0xffc, 0, 4);
 	wr(notify + 1, 0, 1);
 	check_works(&q);
+}
+END_TEST
+
+/* A request is there, but nobody looks. */
+static void check_ignored(void)
+{
+	send_one(&q);
+	kick(&q);
+	vdrv_settle(&drv);
+	ck_assert_uint_eq(vdrv_used_idx(&q), q.last_used);
+}
+
+static void check_answer(void)
+{
+	uint32_t len;
+
+	ck_assert(vdrv_wait(&q, NULL, &len));
+	ck_assert_uint_eq(len, 4);
+}
+
+/*
+ * A function that is no bus master must not touch memory (PCI 3.0, 6.2.2), which may be another kernel's by now: Linux turns it off before
+ * kexec.
+ */
+START_TEST(test_bus_master)
+{
+	ready(BIT64(29));
+	check_works(&q);
+	bus_master(false);
+	ck_assert_uint_eq(rd(common + 20, 1), 15);
+	check_ignored();
+	virtio_device_pause(drv.obj);
+	virtio_device_resume(drv.obj);
+	vdrv_settle(&drv);
+	ck_assert_uint_eq(vdrv_used_idx(&q), q.last_used);
+	bus_master(true);
+	check_answer();
+	check_works(&q);
+	/* Also while paused, and before the driver is ready. */
+	virtio_device_pause(drv.obj);
+	bus_master(false);
+	bus_master(true);
+	bus_master(false);
+	virtio_device_resume(drv.obj);
+	check_ignored();
+	bus_master(true);
+	check_answer();
+	bus_master(false);
+	ready(0);
+	check_ignored();
+	bus_master(true);
+	check_answer();
+	/* A reset turns it off. */
+	virtio_device_reset(drv.obj);
+	assign();
+	bus_master(false);
+	ready(0);
+	check_ignored();
+	bus_master(true);
+	check_answer();
 }
 END_TEST
 
@@ -570,8 +645,6 @@ END_TEST
 
 START_TEST(test_reset)
 {
-	struct hako_error err;
-
 	ready(0);
 	msix_on(true);
 	wr(common + 22, 0, 2);
@@ -582,8 +655,7 @@ START_TEST(test_reset)
 	virtio_device_resume(drv.obj);
 	ck_assert_uint_eq(cfg(PCI_COMMAND, 2), 0);
 	ck_assert_uint_eq(bar(4), 0);
-	ck_assert_int_eq(pci_assign(root, &err), 0);
-	find_registers();
+	assign();
 	ck_assert_uint_eq(rd(common + 20, 1), 0);
 	ck_assert_uint_eq(rd(common + 26, 2), 0xffff);
 	ready(0);
@@ -646,7 +718,6 @@ START_TEST(test_fuzz)
 {
 	static const unsigned int sizes[] = {1, 2, 4, 4, 8};
 	uint64_t seed = 0x853c49e6748fea9b + _i, v;
-	struct hako_error err;
 
 	for (int i = 0; i < 20000; i++) {
 		uint32_t r = echo_random(&seed);
@@ -661,8 +732,7 @@ START_TEST(test_fuzz)
 			virtio_device_pause(drv.obj);
 			virtio_device_reset(drv.obj);
 			virtio_device_resume(drv.obj);
-			ck_assert_int_eq(pci_assign(root, &err), 0);
-			find_registers();
+			assign();
 			ready(value % 2 ? BIT64(28) | BIT64(29) : 0);
 			check_works(&q);
 			break;
@@ -692,8 +762,7 @@ START_TEST(test_fuzz)
 	virtio_device_reset(drv.obj);
 	virtio_device_resume(drv.obj);
 	ck_assert_uint_eq(line(), 0);
-	ck_assert_int_eq(pci_assign(root, &err), 0);
-	find_registers();
+	assign();
 	ready(0);
 	check_works(&q);
 	ck_assert(echo->on_its_loop);
@@ -712,6 +781,7 @@ int main(void)
 	tcase_add_test(tc, test_identity);
 	tcase_add_test(tc, test_common);
 	tcase_add_test(tc, test_works);
+	tcase_add_test(tc, test_bus_master);
 	tcase_add_test(tc, test_intx);
 	tcase_add_test(tc, test_msix);
 	tcase_add_test(tc, test_vectors_race);

@@ -157,6 +157,27 @@ START_TEST(reset_starts_anew)
 }
 END_TEST
 
+/* A VM that could not be created has ended: whoever waits for it is told why, and does not wait for ever. */
+START_TEST(failed_creation_is_an_end)
+{
+	struct hako_exit_info info;
+	struct hako_vm *vm;
+	struct pollfd p;
+
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	ck_assert_int_eq(hako_vm_wait(vm, 0, &info, &err), -ETIMEDOUT);
+	ck_assert_int_eq(hako_vm_set(vm, "kernel", "/nowhere", &err), 0);
+	ck_assert_int_lt(hako_vm_create(vm, _i ? &err : NULL), 0);
+	ck_assert_int_eq(hako_vm_wait(vm, -1, &info, &err), 0);
+	ck_assert_int_eq(info.reason, HAKO_EXIT_ERROR);
+	ck_assert_int_eq(info.status, 1);
+	ck_assert_ptr_nonnull(strstr(info.message, "/nowhere"));
+	p = (struct pollfd){.fd = hako_vm_end_fd(vm), .events = POLLIN};
+	ck_assert_int_eq(p.fd < 0 ? 1 : poll(&p, 1, 0), 1);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 static uint64_t msr(struct hako_vm *vm, unsigned long request, uint32_t index, uint64_t value)
 {
 	struct {
@@ -468,6 +489,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, pause_is_exact, 0, 2);
+	tcase_add_loop_test(tc, failed_creation_is_an_end, 0, 2);
 	tcase_add_loop_test(tc, reset_starts_anew, 0, 2);
 	tcase_add_test(tc, memory_types);
 	tcase_add_loop_test(tc, events_are_forgotten, 0, 2);

@@ -22,14 +22,34 @@ static void print_classes(enum class_kind kind, const char *list)
 	printf("'\n");
 }
 
+static const char *const kinds[CLASS_KINDS] = {
+	[CLASS_MACHINE] = "machine", [CLASS_DEVICE] = "device",	  [CLASS_BLOCKDEV] = "blockdev",
+	[CLASS_NETDEV] = "netdev",   [CLASS_CHARDEV] = "chardev",
+};
+
+/* The names that a class goes by, as patterns: of "virtio-rng-pci" also "virtio-rng". */
+static void print_class_names(const struct class *cls)
+{
+	const char *kind = kinds[cls->kind];
+	size_t len = strlen(cls->name);
+
+	printf("\t%s:%s", kind, cls->name);
+	if (cls->alias)
+		printf("|%s:%s", kind, cls->alias);
+	if (len > 4 && !strcmp(cls->name + len - 4, "-pci"))
+		printf("|%s:%.*s", kind, (int)len - 4, cls->name);
+	printf(")");
+}
+
 /* For "--device CLASS,": the options of each class. */
 static void print_class_options(void)
 {
-	printf("_hako_class_options() {\n\tcase $1 in\n");
+	printf("_hako_class_options() {\n\tcase $1:$2 in\n");
 	class_for_each(pos) {
 		if ((*pos)->internal)
 			continue;
-		printf("\t%s) echo 'id= ", (*pos)->name);
+		print_class_names(*pos);
+		printf(" echo 'id= ");
 		print_option_names((*pos)->bus_options, "%s= ");
 		print_option_names((*pos)->options, "%s= ");
 		printf("' ;;\n");
@@ -49,7 +69,7 @@ static const char script[] =
 	"\t--device|--blockdev|--netdev|--chardev|--machine|device|blockdev|netdev|chardev|machine)\n"
 	"\t\thead=${cur%,*}\n"
 	"\t\tif [ \"$head\" != \"$cur\" ]; then\n"
-	"\t\t\toptions=$(_hako_class_options \"${cur%%,*}\")\n"
+	"\t\t\toptions=$(_hako_class_options \"${prev#--}\" \"${cur%%,*}\")\n"
 	"\t\t\tmapfile -t COMPREPLY < <(compgen -P \"$head,\" -W \"$options\" -- \"${cur##*,}\")\n"
 	"\t\t\tcompopt -o nospace\n"
 	"\t\telse\n"
@@ -76,12 +96,6 @@ static const char script[] =
 
 int cli_completion(int argc, char **argv)
 {
-	static const char *const lists[CLASS_KINDS] = {
-		[CLASS_MACHINE] = "machine",   [CLASS_DEVICE] = "device",
-		[CLASS_BLOCKDEV] = "blockdev", [CLASS_NETDEV] = "netdev",
-		[CLASS_CHARDEV] = "chardev",
-	};
-
 	if (argc > 1 && strcmp(argv[1], "bash")) {
 		fprintf(stderr, "hako: completion %s: there is one for bash only\n", argv[1]);
 		return 1;
@@ -94,7 +108,7 @@ int cli_completion(int argc, char **argv)
 	print_option_names(cli_run_options, "--%s ");
 	printf("'\n");
 	for (int i = 0; i < CLASS_KINDS; i++)
-		print_classes(i, lists[i]);
+		print_classes(i, kinds[i]);
 	print_class_options();
 	fputs(script, stdout);
 	return 0;

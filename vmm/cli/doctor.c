@@ -201,14 +201,14 @@ static void check_libraries(struct doctor *d)
 
 	for (size_t i = 0; i < ARRAY_SIZE(libs); i++) {
 		void *handle = dlopen(libs[i].soname, RTLD_LAZY | RTLD_LOCAL);
-		char text[96], remedy[64];
+		char text[256], remedy[64];
 
 		if (handle) {
 			dlclose(handle);
 			ok(libs[i].soname, libs[i].use);
 			continue;
 		}
-		snprintf(text, sizeof(text), "not installed: no %s", libs[i].use);
+		snprintf(text, sizeof(text), "no %s: %s", libs[i].use, dlerror());
 		snprintf(remedy, sizeof(remedy), "install %s (as Debian calls it)",
 			 libs[i].package);
 		advise(d, libs[i].soname, text, remedy);

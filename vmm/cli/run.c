@@ -172,7 +172,8 @@ static int write_pidfile(struct run *run, struct hako_error *err)
 
 	if (!run->config.pidfile)
 		return 0;
-	fd = open(run->config.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	/* O_NONBLOCK: a FIFO that nobody reads is an error. */
+	fd = open(run->config.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
 	if (fd < 0)
 		return error_errno(err, -errno, "--pidfile %s", run->config.pidfile);
 	run->have_pidfile = !fstat(fd, &st) && S_ISREG(st.st_mode); /* /dev/null stays */
@@ -216,7 +217,8 @@ static void wait_for_end(struct run *run)
 	}
 }
 
-static int run_vm(struct run *run, struct hako_error *err)
+/* @status: the process's. */
+static int run_vm(struct run *run, int *status, struct hako_error *err)
 {
 	struct hako_exit_info info;
 	const char *terminal;
@@ -248,26 +250,27 @@ static int run_vm(struct run *run, struct hako_error *err)
 		return r;
 	if (info.reason == HAKO_EXIT_ERROR || info.reason == HAKO_EXIT_PANIC)
 		fprintf(stderr, "hako: %s\n", info.message);
-	return info.status;
+	*status = info.status;
+	return 0;
 }
 
 int cli_run(int argc, char **argv)
 {
 	struct run run = {.signal_fd = -1};
 	struct hako_error err;
-	int status;
+	int r, status = 0;
 
 	if (hako_vm_new(&run.vm, &err))
 		return cli_fail(&err);
-	status = parse(&run, argc, argv, &err);
-	if (!status && run.config.help) {
+	r = parse(&run, argc, argv, &err);
+	if (!r && run.config.help) {
 		status = cli_help(2, (char *[]){argv[0], (char *)"run", NULL});
 	} else {
-		if (!status)
-			status = set_defaults(&run, &err);
-		if (!status)
-			status = run_vm(&run, &err);
-		if (status < 0)
+		if (!r)
+			r = set_defaults(&run, &err);
+		if (!r)
+			r = run_vm(&run, &status, &err);
+		if (r)
 			status = cli_fail(&err);
 	}
 	hako_vm_destroy(run.vm);
