@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* CPUID: KVM's word for what the host and KVM can do, ours for the topology (SDM volume 2A, CPUID; APM volume 3, appendix E). */
+#include <cpuid.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -12,24 +13,6 @@
 	(sizeof(struct kvm_cpuid2) + CPUID_MAX_ENTRIES * sizeof(struct kvm_cpuid_entry2))
 
 #define DEFAULT_ADDRESS_BITS 36 /* of CPUs without leaf 0x80000008 */
-
-int cpuid_supported(struct kvm *kvm, struct hako_error *err)
-{
-	struct kvm_cpuid2 *c = calloc(1, CPUID_BYTES);
-	int r;
-
-	if (!c)
-		return error_errno(err, -ENOMEM, "CPUID");
-	c->nent = CPUID_MAX_ENTRIES;
-	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
-		r = error_errno(err, -errno, "KVM: CPUID");
-		free(c);
-		return r;
-	}
-	free(kvm->cpuid);
-	kvm->cpuid = c;
-	return 0;
-}
 
 struct kvm_cpuid2 *cpuid_copy(const struct kvm *kvm)
 {
@@ -72,6 +55,42 @@ static struct kvm_cpuid_entry2 *find_or_add(struct kvm_cpuid2 *c, uint32_t funct
 		.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
 	};
 	return e;
+}
+
+/* The CPU's name and the first caches and TLBs (AMD): KVM leaves them empty, since they promise nothing. */
+static void add_description(struct kvm_cpuid2 *c)
+{
+	uint32_t last = __get_cpuid_max(0x80000000, NULL);
+	const struct kvm_cpuid_entry2 *max = find(c, 0x80000000, 0);
+
+	for (uint32_t leaf = 0x80000002; max && leaf <= MIN(0x80000005, MIN(last, max->eax));
+	     leaf++) {
+		struct kvm_cpuid_entry2 *e = find_or_add(c, leaf, 0);
+
+		if (!e || e->eax || e->ebx || e->ecx || e->edx)
+			continue;
+		e->flags = 0;
+		__cpuid(leaf, e->eax, e->ebx, e->ecx, e->edx);
+	}
+}
+
+int cpuid_supported(struct kvm *kvm, struct hako_error *err)
+{
+	struct kvm_cpuid2 *c = calloc(1, CPUID_BYTES);
+	int r;
+
+	if (!c)
+		return error_errno(err, -ENOMEM, "CPUID");
+	c->nent = CPUID_MAX_ENTRIES;
+	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
+		r = error_errno(err, -errno, "KVM: CPUID");
+		free(c);
+		return r;
+	}
+	add_description(c);
+	free(kvm->cpuid);
+	kvm->cpuid = c;
+	return 0;
 }
 
 static uint32_t log2_up(uint32_t n)
