@@ -423,23 +423,6 @@ static void stop_watches(struct loop *loop)
 		loop_timer_cancel(loop->timers);
 }
 
-int loop_thread_create(pthread_t *thread, size_t stack, void *(*fn)(void *), void *arg)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-	int ret;
-
-	if (pthread_attr_init(&attr))
-		return -ENOMEM;
-	pthread_attr_setstacksize(&attr, MAX(stack, (size_t)PTHREAD_STACK_MIN));
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(thread, &attr, fn, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	return -ret;
-}
-
 /* What loop_new() waits for. */
 struct loop_start {
 	struct loop *loop;
@@ -523,7 +506,7 @@ static int loop_start(struct loop *loop, enum loop_engine engine, struct hako_er
 	int ret;
 
 	sem_init(&start.done, 0, 0);
-	ret = loop_thread_create(&loop->thread, LOOP_STACK, loop_main, &start);
+	ret = thread_create(&loop->thread, LOOP_STACK, loop_main, &start);
 	if (ret < 0) {
 		error_errno(err, ret, "thread");
 	} else {

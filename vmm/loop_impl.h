@@ -98,8 +98,6 @@ bool loop_slot_fire(struct loop_slot *slot, uint32_t revents);
 void loop_io_done(struct loop_io *io, int res);
 /** Write 1 to an eventfd. */
 void loop_signal_now(int fd);
-/** Start a thread with all signals blocked. */
-int loop_thread_create(pthread_t *thread, size_t stack, void *(*fn)(void *), void *arg);
 
 /** The earliest deadline, LOOP_NO_TIMEOUT if there is none. */
 uint64_t loop_timers_next(const struct loop *loop);

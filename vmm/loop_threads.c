@@ -126,7 +126,7 @@ static bool pool_grow(struct threads_engine *t)
 {
 	pthread_t thread;
 
-	if (loop_thread_create(&thread, POOL_STACK, pool_main, t) < 0)
+	if (thread_create(&thread, POOL_STACK, pool_main, t) < 0)
 		return false;
 	pthread_detach(thread);
 	t->pool.threads++;

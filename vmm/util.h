@@ -5,6 +5,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -125,6 +126,9 @@ static inline void put_le64(void *p, uint64_t v)
 
 /** Monotonic time in nanoseconds. */
 uint64_t clock_now(void);
+
+/** Start a thread with all signals blocked: they are for the threads that the program knows of. @stack: bytes, 0 for the least. */
+int thread_create(pthread_t *thread, size_t stack, void *(*fn)(void *), void *arg);
 
 /** A printf into fresh memory; NULL if there is none. The caller frees it. */
 char *str_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

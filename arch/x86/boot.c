@@ -20,6 +20,7 @@
 
 #include "boot_internal.h"
 
+#define AHEAD_STACK	(64 * KiB)
 #define BOOT_INITRD_MAX 0xffffffffull /* where nothing says less; E820 keeps it below the hole */
 
 struct boot_source {
@@ -80,7 +81,7 @@ int boot_image_read(const struct boot_image *img, uint64_t off, void *buf, uint6
 	return ret ? error_errno(err, ret, "%s", img->path) : 0;
 }
 
-int boot_image_copy(const struct boot_image *img, uint8_t **copy, struct hako_error *err)
+static int read_all(const struct boot_image *img, uint8_t **copy, struct hako_error *err)
 {
 	uint8_t *p = mmap(NULL, img->size, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -94,6 +95,59 @@ int boot_image_copy(const struct boot_image *img, uint8_t **copy, struct hako_er
 	else
 		*copy = p;
 	return ret;
+}
+
+/*
+ * A kernel that is to be unpacked is read while KVM makes the VM, which waits for other processors most of the time. What fails here is
+ * tried again, and reported, when the kernel is wanted.
+ */
+struct boot_ahead {
+	pthread_t thread;
+	const struct boot_image *img;
+	uint8_t *copy; /* NULL: failed */
+};
+
+static void *ahead_main(void *arg)
+{
+	struct boot_ahead *a = arg;
+	struct hako_error err;
+
+	if (read_all(a->img, &a->copy, &err))
+		a->copy = NULL;
+	return NULL;
+}
+
+static void ahead_start(struct boot_image *img)
+{
+	struct boot_ahead *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return;
+	a->img = img;
+	if (thread_create(&a->thread, AHEAD_STACK, ahead_main, a))
+		free(a);
+	else
+		img->ahead = a;
+}
+
+static uint8_t *ahead_take(struct boot_image *img)
+{
+	struct boot_ahead *a = img->ahead;
+	uint8_t *copy = NULL;
+
+	if (a) {
+		pthread_join(a->thread, NULL);
+		copy = a->copy;
+		free(a);
+		img->ahead = NULL;
+	}
+	return copy;
+}
+
+int boot_image_copy(struct boot_image *img, uint8_t **copy, struct hako_error *err)
+{
+	*copy = ahead_take(img);
+	return *copy ? 0 : read_all(img, copy, err);
 }
 
 int boot_identify(struct boot_kernel *k, struct hako_error *err)
@@ -153,8 +207,13 @@ static int source_open(struct boot_source *s, const struct boot_config *config,
 	if (ret)
 		return ret;
 	ret = boot_identify(&s->kernel, err);
-	if (ret || !config->initrd)
+	if (ret)
 		return ret;
+	if (s->kernel.format == BOOT_FORMAT_PACKED ||
+	    (s->kernel.format == BOOT_FORMAT_BZIMAGE && s->decompress != BOOT_DECOMPRESS_GUEST))
+		ahead_start(&s->kernel.img);
+	if (!config->initrd)
+		return 0;
 	s->initrd_path = strdup(config->initrd);
 	if (!s->initrd_path)
 		return error_set(err, -ENOMEM, "out of memory");
@@ -187,8 +246,13 @@ int boot_open(const struct boot_config *config, struct boot_source **src, struct
 
 void boot_close(struct boot_source *s)
 {
+	uint8_t *copy;
+
 	if (!s)
 		return;
+	copy = ahead_take(&s->kernel.img);
+	if (copy)
+		munmap(copy, s->kernel.img.size);
 	if (s->kernel.img.fd >= 0)
 		close(s->kernel.img.fd);
 	if (s->initrd.fd >= 0)
@@ -388,11 +452,11 @@ static int install(struct boot_install *in, struct boot_kernel *k, const struct 
 }
 
 /* A kernel file that is compressed whole: unpacked to memory that is given back at once. */
-static int install_packed(struct boot_install *in, const struct boot_kernel *packed,
+static int install_packed(struct boot_install *in, struct boot_kernel *packed,
 			  const struct boot_image *initrd, struct hako_error *err)
 {
 	struct boot_kernel *k = calloc(1, sizeof(*k));
-	const struct boot_image *img = &packed->img;
+	struct boot_image *img = &packed->img;
 	size_t room = in->mem->ram_size, got = 0;
 	uint8_t *file = NULL;
 	void *out;

@@ -24,6 +24,7 @@ struct boot_image {
 	int fd;		  /* if @data is NULL */
 	const uint8_t *data;
 	uint64_t size;
+	struct boot_ahead *ahead; /* a thread reads all of the file for boot_image_copy(), or NULL */
 };
 
 /** Copy @len bytes at @off. -ENODATA with a message that names sizes if the image ends before. */
@@ -34,7 +35,7 @@ int boot_image_read(const struct boot_image *img, uint64_t off, void *buf, uint6
  * All of a file in fresh memory, which the caller gives back with munmap(). Not a mapping of the file: that raises SIGBUS if
  * somebody shortens it.
  */
-int boot_image_copy(const struct boot_image *img, uint8_t **copy, struct hako_error *err);
+int boot_image_copy(struct boot_image *img, uint8_t **copy, struct hako_error *err);
 
 /* --- kernels ---------------------------------------------------------------------------------- */
 

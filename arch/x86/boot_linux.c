@@ -199,7 +199,7 @@ by_copy:
 	return ret;
 }
 
-static int unpack_payload(const struct boot_kernel *k, void *out, size_t room, size_t *got,
+static int unpack_payload(struct boot_kernel *k, void *out, size_t room, size_t *got,
 			  struct hako_error *err)
 {
 	const struct setup_header *h = &k->bz.hdr;

@@ -16,9 +16,7 @@
 #ifdef WITH_LZ4
 #include <lz4.h>
 #include <lz4frame.h>
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #endif
 #ifdef WITH_LZMA
@@ -29,6 +27,7 @@
 #define LZ4_FRAME_MAGIC	 0x184d2204u
 #define LZ4_LEGACY_BLOCK (8u << 20) /* unpacked size of every block but the last */
 #define LZ4_THREADS	 4
+#define LZ4_STACK	 (128 * KiB)
 #define ZSTD_MAGIC	 0xfd2fb528u
 #define LZMA_MEMORY	 (192u << 20) /* Linux packs with a dictionary of up to 128 MiB */
 
@@ -285,16 +284,11 @@ static void lz4_run(struct lz4_blocks *b)
 	size_t want = MIN(b->n, LZ4_THREADS) - 1, n = 0;
 	cpu_set_t cpus;
 	pthread_t thread[LZ4_THREADS];
-	sigset_t all, old;
 
 	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
 		want = MIN(want, (size_t)CPU_COUNT(&cpus) - 1);
-	/* Signals are for the threads that the program knows of. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (n < want && !pthread_create(&thread[n], NULL, lz4_worker, b))
+	while (n < want && !thread_create(&thread[n], LZ4_STACK, lz4_worker, b))
 		n++;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	lz4_worker(b);
 	while (n)
 		pthread_join(thread[--n], NULL);
