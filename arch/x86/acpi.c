@@ -202,7 +202,7 @@ static uint16_t boot_arch(const struct acpi_config *c)
 {
 	uint16_t flags = IAPC_NO_VGA;
 
-	if (c->com[0] || c->com[1] || c->com[2] || c->com[3] || c->has_rtc)
+	if (c->com[0].port || c->com[1].port || c->com[2].port || c->com[3].port || c->has_rtc)
 		flags |= IAPC_LEGACY_DEVICES;
 	if (c->has_i8042)
 		flags |= IAPC_8042;

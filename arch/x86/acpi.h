@@ -20,6 +20,12 @@ struct acpi_mmio {
 	uint32_t size, gsi;
 };
 
+/* A serial port; port 0: there is none. */
+struct acpi_com {
+	uint16_t port;
+	uint8_t irq;
+};
+
 struct acpi_config {
 	const char *oem_table_id; /* names the board: up to 8 characters */
 
@@ -57,7 +63,7 @@ struct acpi_config {
 	const struct acpi_mmio *mmio; /* virtio-mmio */
 	uint32_t nmmio;
 
-	bool com[4]; /* at the standard ports and IRQs */
+	struct acpi_com com[4]; /* COM1 to COM4 */
 	bool has_rtc, has_i8042;
 	uint16_t fw_cfg_port, pvpanic_port; /* 0: none */
 };

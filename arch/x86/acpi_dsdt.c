@@ -22,10 +22,8 @@
 
 /* --- ISA devices ----------------------------------------------------------------------------- */
 
-static void serial(struct aml *a, unsigned int n)
+static void serial(struct aml *a, unsigned int n, const struct acpi_com *com)
 {
-	static const uint16_t port[] = {0x3f8, 0x2f8, 0x3e8, 0x2e8};
-	static const uint8_t irq[] = {4, 3, 4, 3};
 	char name[] = "COM1";
 
 	name[3] += n;
@@ -35,8 +33,8 @@ static void serial(struct aml *a, unsigned int n)
 	aml_name_integer(a, "_STA", STA_PRESENT);
 	aml_name(a, "_CRS");
 	aml_open_resources(a);
-	aml_res_io(a, port[n], 8, 8);
-	aml_res_isa_irq(a, irq[n]);
+	aml_res_io(a, com->port, 8, 8);
+	aml_res_isa_irq(a, com->irq);
 	aml_close(a);
 	aml_close(a);
 }
@@ -97,8 +95,8 @@ static void ports(struct aml *a, const char *name, const char *hid, unsigned int
 static void isa_devices(struct aml *a, const struct acpi_config *c)
 {
 	for (unsigned int i = 0; i < ARRAY_SIZE(c->com); i++) {
-		if (c->com[i])
-			serial(a, i);
+		if (c->com[i].port)
+			serial(a, i, &c->com[i]);
 	}
 	if (c->has_rtc)
 		rtc(a);

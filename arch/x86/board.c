@@ -207,7 +207,8 @@ static void describe_user_devices(struct vm *vm, struct acpi_config *config)
 		if (!strcmp(obj->class->name, "pvpanic"))
 			config->pvpanic_port = object_get_uint(obj, "ioport");
 		else if (!strcmp(obj->class->name, "isa-serial"))
-			config->com[object_get_uint(obj, "index") & 3] = true;
+			config->com[object_get_uint(obj, "index") & 3] = (struct acpi_com){
+				object_get_uint(obj, "iobase"), object_get_uint(obj, "irq")};
 	}
 }
 

@@ -378,6 +378,8 @@ static int choose_place(struct serial *s, struct hako_error *err)
 			n++;
 	if (n >= ARRAY_SIZE(base))
 		return error_set(err, -EINVAL, "index: there are four serial ports, 0 to 3");
+	if (index_used(s->obj.vm, s->obj.class, n))
+		return error_set(err, -EEXIST, "index=%u: there is such a serial port already", n);
 	s->index = n;
 	if (!s->iobase)
 		s->iobase = base[n];

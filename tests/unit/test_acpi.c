@@ -52,7 +52,7 @@ static const struct acpi_config q35 = {
 	.pci_mem32 = {0xc0000000, 0x3ec00000},
 	.pci_mem64 = {0x800000000, 0x800000000},
 	.intx_gsi = q35_gsi,
-	.com = {true, true, true, true},
+	.com = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}},
 	.has_rtc = true,
 	.has_i8042 = true,
 	.fw_cfg_port = 0x510,
@@ -82,7 +82,7 @@ static const struct acpi_config micro = {
 	.reset_value = 0x42,
 	.mmio = two_windows,
 	.nmmio = 2,
-	.com = {true},
+	.com = {{0x3f8, 4}},
 };
 
 /* --- finding tables as a guest does ----------------------------------------------------------- */
@@ -477,7 +477,7 @@ static void describe_board(int n, struct acpi_config *c)
 	c->ncpus = ARRAY_SIZE(two_cpus);
 	c->lapic_base = BOARD_LAPIC_BASE;
 	c->ioapic_base = BOARD_IOAPIC_BASE;
-	c->com[0] = true;
+	c->com[0] = (struct acpi_com){0x3f8, 4};
 	c->pvpanic_port = 0x505;
 }
 

@@ -467,6 +467,7 @@ START_TEST(four_ports)
 	ck_assert(irq_high(3));
 	ck_assert_int_eq(make_fails(CLASS_DEVICE, "isa-serial", ""), -EINVAL);
 	ck_assert_int_eq(make_fails(CLASS_DEVICE, "isa-serial", "index=1"), -EEXIST);
+	ck_assert_int_eq(make_fails(CLASS_DEVICE, "isa-serial", "index=1,iobase=0x1000"), -EEXIST);
 }
 END_TEST
 

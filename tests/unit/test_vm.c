@@ -178,6 +178,34 @@ START_TEST(failed_creation_is_an_end)
 }
 END_TEST
 
+/* Does guest RAM, and so the DSDT, hold the resources of a serial port there (ACPI 6.4, 6.4.2)? */
+static bool serial_port_described(const char *device, uint16_t port, uint8_t irq)
+{
+	const uint8_t crs[] = {0x47, 1, port, port >> 8, port, port >> 8, 8, 8, 0x22, 1u << irq};
+	struct hako_vm *vm;
+	bool found;
+
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "memory", "16M", &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "kernel", kernel, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "device", device, &err), 0);
+	ck_assert_msg(!hako_vm_create(vm, &err), "%s", err.message);
+	found = memmem(memory_ptr(&((struct vm *)vm)->mem, 0, 16 * MiB), 16 * MiB, crs,
+		       sizeof(crs));
+	hako_vm_destroy(vm);
+	return found;
+}
+
+START_TEST(serial_ports_in_acpi)
+{
+	ck_assert(serial_port_described("isa-serial", 0x3f8, 4));
+	ck_assert(serial_port_described("isa-serial,index=1", 0x2f8, 3));
+	ck_assert(!serial_port_described("isa-serial,index=1", 0x3f8, 4));
+	ck_assert(serial_port_described("isa-serial,iobase=0x1a0,irq=5", 0x1a0, 5));
+	ck_assert(!serial_port_described("isa-serial,iobase=0x1a0", 0x3f8, 4));
+}
+END_TEST
+
 static uint64_t msr(struct hako_vm *vm, unsigned long request, uint32_t index, uint64_t value)
 {
 	struct {
@@ -489,6 +517,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, pause_is_exact, 0, 2);
+	tcase_add_test(tc, serial_ports_in_acpi);
 	tcase_add_loop_test(tc, failed_creation_is_an_end, 0, 2);
 	tcase_add_loop_test(tc, reset_starts_anew, 0, 2);
 	tcase_add_test(tc, memory_types);
