@@ -624,7 +624,7 @@ static int user_open(struct user_net *u, struct hako_error *err)
 	struct stat st;
 	int ret;
 
-	ret = user_addresses(&u->opt, &a, err);
+	ret = user_addresses(&u->opt, &a, err) ?: user_check_names(&u->opt, err);
 	if (ret)
 		return ret;
 	if (u->opt.tftp && stat(u->opt.tftp, &st))

@@ -35,6 +35,9 @@ struct user_hostfwd {
 int user_addresses(const struct user_options *opt, struct user_addresses *a,
 		   struct hako_error *err);
 
+/** Do the names fit where DHCP tells them? -EINVAL with an error that names the option. */
+int user_check_names(const struct user_options *opt, struct hako_error *err);
+
 /** "tcp|udp:[hostaddr]:hostport-[guestaddr]:guestport"; no protocol means tcp. -EINVAL. */
 int user_parse_hostfwd(const char *text, struct user_hostfwd *fwd, struct hako_error *err);
 

@@ -132,6 +132,29 @@ static int addresses6(const struct user_options *opt, struct user_addresses *a,
 	return ret ? ret : host_in_net6(a, "ipv6-dns", opt->ipv6_dns, 3, &a->dns6, err);
 }
 
+/* DHCP counts an option's bytes in one byte, and has 128 for a file's name (RFC 2131, 2132); libslirp keeps 32 of a host name. */
+int user_check_names(const struct user_options *opt, struct hako_error *err)
+{
+	const struct {
+		const char *option, *value;
+		size_t max;
+	} names[] = {
+		{"hostname", opt->hostname, 32},
+		{"domainname", opt->domainname, 255},
+		{"tftp-server-name", opt->tftp_server_name, 255},
+		{"bootfile", opt->bootfile, 127},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		size_t len = names[i].value ? strlen(names[i].value) : 1;
+
+		if (!len || len > names[i].max)
+			return error_set(err, -EINVAL, "%s=%s: 1 to %zu characters are possible",
+					 names[i].option, names[i].value, names[i].max);
+	}
+	return 0;
+}
+
 int user_addresses(const struct user_options *opt, struct user_addresses *a, struct hako_error *err)
 {
 	int ret = 0;

@@ -540,6 +540,10 @@ START_TEST(port_in_use)
 }
 END_TEST
 
+#define X10  "xxxxxxxxxx"
+#define X40  X10 X10 X10 X10
+#define X256 X40 X40 X40 X40 X40 X40 X10 "xxxxxx"
+
 static const struct {
 	const char *options, *names;
 } bad[] = {
@@ -571,6 +575,12 @@ static const struct {
 	{"guestfwd=udp:10.0.2.100:80-cmd:true", "guestfwd="},
 	{"guestfwd=tcp:10.9.2.100:80-cmd:true", "guestfwd="},
 	{"restrict=perhaps", "restrict"},
+	{"hostname=" X40, "hostname="},
+	{"hostname=", "hostname="},
+	{"domainname=", "domainname="},
+	{"domainname=" X256, "domainname="},
+	{"tftp-server-name=" X256, "tftp-server-name="},
+	{"bootfile=" X40 X40 X40 X40, "bootfile="},
 	{"hostport=1", "hostport"},
 };
 
