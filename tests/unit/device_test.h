@@ -132,8 +132,13 @@ static inline void state_mutations(struct object *obj, unsigned int seed, int ro
 
 		memcpy(copy, a.data, a.len);
 		copy[rand_r(&seed) % a.len] = rand_r(&seed);
+		/* As a VM does: its loop would meet what has not been checked yet. */
+		if (obj->class->pause)
+			obj->class->pause(obj);
 		if (state_load(&load, table, obj, &err) < 0)
 			obj->class->reset(obj);
+		if (obj->class->resume)
+			obj->class->resume(obj);
 		use();
 		free(copy);
 	}
