@@ -542,8 +542,8 @@ static int set_base(struct rtc *rtc, struct hako_error *err)
 	}
 	n = sscanf(rtc->base, "%4u-%2u-%2u%nT%2u:%2u:%2u%n", &year, &month, &day, &end, &hour, &min,
 		   &sec, &end);
-	if ((n != 3 && n != 6) || rtc->base[end] || month < 1 || month > 12 || day < 1 ||
-	    day > 31 || hour > 23 || min > 59 || sec > 59)
+	if ((n != 3 && n != 6) || rtc->base[end] || year > 9999 || month < 1 || month > 12 ||
+	    day < 1 || day > 31 || hour > 23 || min > 59 || sec > 59)
 		return error_set(err, -EINVAL,
 				 "base=%s: utc, localtime or a date such as 2006-06-17T16:01:21 "
 				 "expected",

@@ -129,9 +129,9 @@ START_TEST(base)
 	ck_assert_int_ge(t - now, 19800 - 1);
 	ck_assert_int_le(t - now, 19800 + 1);
 	object_destroy(rtc);
-	static const char *const bad[] = {"base=now",	    "base=2006-13-01",
-					  "base=2006-06-",  "base=2006-06-17T",
-					  "base=2006-1-1x", "base=2006-06-17T25:00:00"};
+	static const char *const bad[] = {
+		"base=now",	  "base=2006-13-01",	      "base=2006-06-",	 "base=2006-06-17T",
+		"base=2006-1-1x", "base=2006-06-17T25:00:00", "base=-999-01-01", "base=2006--1-01"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		ck_assert_int_eq(make_fails(CLASS_DEVICE, "mc146818rtc", bad[i]), -EINVAL);
 }
