@@ -46,14 +46,9 @@ static void mmio_notify_config(struct virtio_device *vdev)
 
 /* --- registers ------------------------------------------------------------------------------- */
 
-static struct virtqueue *selected(struct virtio_mmio *m)
-{
-	return m->queue_sel < m->vdev->nqueues ? &m->vdev->vq[m->queue_sel] : NULL;
-}
-
 static uint32_t queue_read(struct virtio_mmio *m, uint64_t offset)
 {
-	struct virtqueue *vq = selected(m);
+	struct virtqueue *vq = virtio_queue_at(m->vdev, m->queue_sel);
 
 	if (!vq)
 		return 0;
@@ -106,14 +101,9 @@ static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned int size)
 	return size == 4 && offset % 4 == 0 ? register_read(m, offset) : 0;
 }
 
-static void set_half(uint64_t *gpa, bool high, uint32_t value)
-{
-	*gpa = high ? (uint32_t)*gpa | (uint64_t)value << 32 : (*gpa >> 32) << 32 | value;
-}
-
 static void queue_write(struct virtio_mmio *m, uint64_t offset, uint32_t value)
 {
-	struct virtqueue *vq = selected(m);
+	struct virtqueue *vq = virtio_queue_at(m->vdev, m->queue_sel);
 
 	if (!vq)
 		return;
@@ -132,15 +122,15 @@ static void queue_write(struct virtio_mmio *m, uint64_t offset, uint32_t value)
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
-		set_half(&vq->desc_gpa, offset == VIRTIO_MMIO_QUEUE_DESC_HIGH, value);
+		virtio_set_half(&vq->desc_gpa, offset == VIRTIO_MMIO_QUEUE_DESC_HIGH, value);
 		break;
 	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
 	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
-		set_half(&vq->avail_gpa, offset == VIRTIO_MMIO_QUEUE_AVAIL_HIGH, value);
+		virtio_set_half(&vq->avail_gpa, offset == VIRTIO_MMIO_QUEUE_AVAIL_HIGH, value);
 		break;
 	case VIRTIO_MMIO_QUEUE_USED_LOW:
 	case VIRTIO_MMIO_QUEUE_USED_HIGH:
-		set_half(&vq->used_gpa, offset == VIRTIO_MMIO_QUEUE_USED_HIGH, value);
+		virtio_set_half(&vq->used_gpa, offset == VIRTIO_MMIO_QUEUE_USED_HIGH, value);
 		break;
 	}
 }

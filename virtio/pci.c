@@ -176,14 +176,9 @@ static void bars_moved(struct pci_device *pdev)
 
 /* --- registers ------------------------------------------------------------------------------- */
 
-static struct virtqueue *selected(struct virtio_pci *vp)
-{
-	return vp->queue_select < vp->vdev->nqueues ? &vp->vdev->vq[vp->queue_select] : NULL;
-}
-
 static uint32_t queue_read(struct virtio_pci *vp, uint64_t offset)
 {
-	struct virtqueue *vq = selected(vp);
+	struct virtqueue *vq = virtio_queue_at(vp->vdev, vp->queue_select);
 
 	if (!vq)
 		return offset == VIRTIO_PCI_COMMON_Q_MSIX ? VIRTIO_MSI_NO_VECTOR : 0;
@@ -239,14 +234,9 @@ static uint32_t common_read(struct virtio_pci *vp, uint64_t offset)
 	return queue_read(vp, offset);
 }
 
-static void set_half(uint64_t *gpa, bool high, uint32_t value)
-{
-	*gpa = high ? (uint32_t)*gpa | (uint64_t)value << 32 : (*gpa >> 32) << 32 | value;
-}
-
 static void queue_write(struct virtio_pci *vp, uint64_t offset, uint32_t value)
 {
-	struct virtqueue *vq = selected(vp);
+	struct virtqueue *vq = virtio_queue_at(vp->vdev, vp->queue_select);
 
 	if (!vq)
 		return;
@@ -266,15 +256,15 @@ static void queue_write(struct virtio_pci *vp, uint64_t offset, uint32_t value)
 		break;
 	case VIRTIO_PCI_COMMON_Q_DESCLO:
 	case VIRTIO_PCI_COMMON_Q_DESCHI:
-		set_half(&vq->desc_gpa, offset == VIRTIO_PCI_COMMON_Q_DESCHI, value);
+		virtio_set_half(&vq->desc_gpa, offset == VIRTIO_PCI_COMMON_Q_DESCHI, value);
 		break;
 	case VIRTIO_PCI_COMMON_Q_AVAILLO:
 	case VIRTIO_PCI_COMMON_Q_AVAILHI:
-		set_half(&vq->avail_gpa, offset == VIRTIO_PCI_COMMON_Q_AVAILHI, value);
+		virtio_set_half(&vq->avail_gpa, offset == VIRTIO_PCI_COMMON_Q_AVAILHI, value);
 		break;
 	case VIRTIO_PCI_COMMON_Q_USEDLO:
 	case VIRTIO_PCI_COMMON_Q_USEDHI:
-		set_half(&vq->used_gpa, offset == VIRTIO_PCI_COMMON_Q_USEDHI, value);
+		virtio_set_half(&vq->used_gpa, offset == VIRTIO_PCI_COMMON_Q_USEDHI, value);
 		break;
 	}
 }

@@ -44,4 +44,18 @@ extern const struct state_table virtio_pci_state;
 /** The machine is reset: the PCI function too. Not under the register lock. */
 void virtio_pci_reset_function(struct virtio_device *vdev);
 
+/* What the queues' registers of both transports have in common. */
+
+/* The selected queue, or NULL. */
+static inline struct virtqueue *virtio_queue_at(struct virtio_device *vdev, uint32_t index)
+{
+	return index < vdev->nqueues ? &vdev->vq[index] : NULL;
+}
+
+/* A ring's address comes in two halves. */
+static inline void virtio_set_half(uint64_t *gpa, bool high, uint32_t value)
+{
+	*gpa = high ? (uint32_t)*gpa | (uint64_t)value << 32 : (*gpa >> 32) << 32 | value;
+}
+
 #endif
