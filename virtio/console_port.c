@@ -161,7 +161,7 @@ static const struct option port_options[] = {
 	OPT_STRING("name", struct console_port, name, NULL,
 		   "what the guest calls it, in /dev/virtio-ports"),
 	OPT_UINT("nr", struct console_port, nr, "4294967295", 0, UINT32_MAX,
-		 "number of the port; 4294967295: the first that is free"),
+		 "number of the port; default: the first that is free"),
 	OPT_STRING("bus", struct console_port, bus, NULL,
 		   "virtio-serial device to plug into; default: the latest"),
 	OPT_END,

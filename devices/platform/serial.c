@@ -490,7 +490,7 @@ static const struct state_table serial_state = {
 
 static const struct option serial_options[] = {
 	OPT_UINT("index", struct serial, index, "4294967295", 0, 0,
-		 "0 to 3 for COM1 to COM4; 4294967295: the first that is free"),
+		 "0 to 3 for COM1 to COM4; default: the first that is free"),
 	OPT_UINT("iobase", struct serial, iobase, NULL, 0, 0xfff8,
 		 "first of eight ports; 0: by the index"),
 	OPT_UINT("irq", struct serial, irq, NULL, 0, 15, "ISA interrupt; 0: by the index"),

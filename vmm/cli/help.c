@@ -17,6 +17,8 @@ static const struct {
 	[CLASS_CHARDEV] = {"chardev", "Character backends, for --chardev and --console"},
 };
 
+#define LEFT_WIDTH 28
+
 static void print_type(const struct option *o, char *buf, size_t size)
 {
 	size_t len = 0;
@@ -51,21 +53,41 @@ static void print_type(const struct option *o, char *buf, size_t size)
 	}
 }
 
+/* What stands around the type: on the command line a switch takes a value behind = only. */
+static const char *before_type(const struct option *o, const char *dashes)
+{
+	return !*dashes ? "=" : o->type == OPTION_BOOL ? "[=" : " ";
+}
+
+static const char *after_type(const struct option *o, const char *dashes)
+{
+	return *dashes && o->type == OPTION_BOOL ? "]" : "";
+}
+
+/* Behind the help. Where that has a word about the default, the value only stands for it. */
+static void print_remarks(const struct option *o)
+{
+	if (o->required)
+		printf(" (required)");
+	else if (o->def && *o->def && strcmp(o->def, "off") && !strstr(o->help, "default"))
+		printf(" (default %s)", o->def);
+	if (o->type == OPTION_LIST)
+		printf(" (may be repeated)");
+}
+
 void cli_print_options(const struct option *table, const char *dashes)
 {
 	for (; table && table->name; table++) {
 		char left[80], type[48];
 
 		print_type(table, type, sizeof(type));
-		snprintf(left, sizeof(left), "%s%s%s%s", dashes, table->name, *dashes ? " " : "=",
-			 type);
-		printf("  %-28s %s", left, table->help);
-		if (table->required)
-			printf(" (required)");
-		else if (table->def && strcmp(table->def, "off"))
-			printf(" (default %s)", table->def);
-		if (table->type == OPTION_LIST)
-			printf(" (may be repeated)");
+		snprintf(left, sizeof(left), "%s%s%s%s%s", dashes, table->name,
+			 before_type(table, dashes), type, after_type(table, dashes));
+		if (strlen(left) > LEFT_WIDTH)
+			printf("  %s\n  %-*s %s", left, LEFT_WIDTH, "", table->help);
+		else
+			printf("  %-*s %s", LEFT_WIDTH, left, table->help);
+		print_remarks(table);
 		putchar('\n');
 	}
 }
@@ -96,7 +118,7 @@ static int help_class(enum class_kind kind, const char *name)
 	if (!cls && class_get(kind, name, &cls, &err))
 		return cli_fail(&err);
 	printf("%s: %s\n\nOptions:\n\n", cls->name, cls->help);
-	printf("  %-28s %s\n", "id=TEXT", "name, unique among its kind");
+	printf("  %-*s %s\n", LEFT_WIDTH, "id=TEXT", "name, unique among its kind");
 	cli_print_options(cls->bus_options, "");
 	cli_print_options(cls->options, "");
 	return 0;
@@ -149,14 +171,11 @@ static void man_options(const struct option *table, const char *dashes)
 		printf(".TP\n.BI \"");
 		man_text(dashes);
 		man_text(table->name);
-		printf("%s\" \"", *dashes ? " " : "=");
+		printf("%s\" \"", before_type(table, dashes));
 		man_text(type);
-		printf("\"\n");
+		printf("\" \"%s\"\n", after_type(table, dashes));
 		man_text(table->help);
-		if (table->required)
-			printf(" (required)");
-		else if (table->def && strcmp(table->def, "off"))
-			printf(" (default %s)", table->def);
+		print_remarks(table);
 		printf(".\n");
 	}
 }
@@ -198,7 +217,8 @@ int cli_help(int argc, char **argv)
 			return argc > 2 ? help_class(i, argv[2]) : help_kind(i);
 	for (const struct cli_command *c = cli_commands; c->name; c++) {
 		if (!strcmp(topic, c->name)) {
-			printf("hako %s %s\n\n%s.\n", c->name, c->arguments, c->help);
+			printf("hako %s%s%s\n\n%s.\n", c->name, *c->arguments ? " " : "",
+			       c->arguments, c->help);
 			return 0;
 		}
 	}
