@@ -438,6 +438,53 @@ static int check_used(const struct option *table, const struct keyvals *kv, stru
 	return 0;
 }
 
+/* All "N.key" of @tree as "key" to @kv: how many. */
+static int take_item(const struct option_tree *tree, unsigned int n, struct keyvals *kv)
+{
+	char prefix[16];
+	int len = snprintf(prefix, sizeof(prefix), "%u.", n), found = 0;
+
+	for (size_t i = 0; i < tree->kv.n; i++) {
+		const struct keyval *v = &tree->kv.v[i];
+
+		if (strncmp(v->key, prefix, len))
+			continue;
+		if (keyvals_add(kv, v->key + len, v->value))
+			return -ENOMEM;
+		found++;
+	}
+	return found;
+}
+
+int option_tree_items(const struct option_tree *tree, const char *name,
+		      int (*item)(void *opaque, struct keyvals *kv, struct hako_error *err),
+		      void *opaque, struct hako_error *err)
+{
+	size_t left = tree->kv.n;
+	int ret = 0;
+
+	for (unsigned int n = 0; left && ret == 0; n++) {
+		struct keyvals kv = {0};
+		int found = take_item(tree, n, &kv);
+
+		if (found > 0) {
+			left -= found;
+			ret = item(opaque, &kv, err);
+			if (ret == 0)
+				ret = check_used(NULL, &kv, err);
+			if (ret < 0)
+				error_prefix(err, "%s.%u", name, n);
+		} else if (found < 0) {
+			ret = error_errno(err, found, "%s", name);
+		} else {
+			ret = error_set(err, -EINVAL, "%s is a list: %s.%u.…=… is missing", name,
+					name, n);
+		}
+		keyvals_free(&kv);
+	}
+	return ret;
+}
+
 static int apply_one(const struct option *opt, void *obj, const char *key, const struct keyval *v,
 		     struct hako_error *err)
 {

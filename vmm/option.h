@@ -151,6 +151,14 @@ char *option_get(const struct option *opt, const void *obj);
 /** Free the strings and lists that the options own. */
 void options_free(const struct option *table, void *obj);
 
+/**
+ * For an OPTION_TREE called @name that is a list of objects, "NAME.0.key=value": @item for each, in order, until it fails. What it does not
+ * take is an error, and so is a number that is left out.
+ */
+int option_tree_items(const struct option_tree *tree, const char *name,
+		      int (*item)(void *opaque, struct keyvals *kv, struct hako_error *err),
+		      void *opaque, struct hako_error *err);
+
 /** "512M", "1.5G", "0x1000"; a plain number counts in units of @unit bytes. -EINVAL or -ERANGE. */
 int parse_size(const char *text, uint64_t unit, uint64_t *bytes);
 /** A decimal, 0x or 0 number with nothing behind it. */

@@ -87,6 +87,51 @@ enum block_prealloc {
 	BLOCK_PREALLOC_FULL,
 };
 
+/* What a format is about to do with its file, for blkdebug; QEMU's names. The filter itself notices FLUSH_TO_DISK and PWRITEV… */
+enum block_event {
+	BLOCK_EVENT_NONE,
+	BLOCK_EVENT_L1_UPDATE,
+	BLOCK_EVENT_L1_GROW_ALLOC_TABLE,
+	BLOCK_EVENT_L1_GROW_WRITE_TABLE,
+	BLOCK_EVENT_L1_GROW_ACTIVATE_TABLE,
+	BLOCK_EVENT_L1_SHRINK_WRITE_TABLE,
+	BLOCK_EVENT_L1_SHRINK_FREE_L2_CLUSTERS,
+	BLOCK_EVENT_L2_LOAD,
+	BLOCK_EVENT_L2_UPDATE,
+	BLOCK_EVENT_L2_UPDATE_COMPRESSED,
+	BLOCK_EVENT_L2_ALLOC_COW_READ,
+	BLOCK_EVENT_L2_ALLOC_WRITE,
+	BLOCK_EVENT_READ_AIO,
+	BLOCK_EVENT_READ_BACKING_AIO,
+	BLOCK_EVENT_READ_COMPRESSED,
+	BLOCK_EVENT_WRITE_AIO,
+	BLOCK_EVENT_WRITE_COMPRESSED,
+	BLOCK_EVENT_COW_READ,
+	BLOCK_EVENT_COW_WRITE,
+	BLOCK_EVENT_REFTABLE_LOAD,
+	BLOCK_EVENT_REFTABLE_GROW,
+	BLOCK_EVENT_REFTABLE_UPDATE,
+	BLOCK_EVENT_REFBLOCK_LOAD,
+	BLOCK_EVENT_REFBLOCK_UPDATE,
+	BLOCK_EVENT_REFBLOCK_UPDATE_PART,
+	BLOCK_EVENT_REFBLOCK_ALLOC,
+	BLOCK_EVENT_REFBLOCK_ALLOC_HOOKUP,
+	BLOCK_EVENT_REFBLOCK_ALLOC_WRITE,
+	BLOCK_EVENT_REFBLOCK_ALLOC_WRITE_BLOCKS,
+	BLOCK_EVENT_REFBLOCK_ALLOC_WRITE_TABLE,
+	BLOCK_EVENT_REFBLOCK_ALLOC_SWITCH_TABLE,
+	BLOCK_EVENT_CLUSTER_ALLOC,
+	BLOCK_EVENT_CLUSTER_ALLOC_BYTES,
+	BLOCK_EVENT_CLUSTER_ALLOC_SPACE,
+	BLOCK_EVENT_CLUSTER_FREE,
+	BLOCK_EVENT_EMPTY_IMAGE_PREPARE,
+	BLOCK_EVENT_FLUSH_TO_OS,
+	BLOCK_EVENT_FLUSH_TO_DISK,
+	BLOCK_EVENT_PWRITEV,
+	BLOCK_EVENT_PWRITEV_ZERO,
+	BLOCK_EVENT_PWRITEV_DONE,
+};
+
 struct block_ops {
 	void (*submit)(struct block_node *node, struct block_req *req);
 	/*
@@ -120,6 +165,10 @@ struct block_ops {
 		      struct block_status *st);
 	int (*resize)(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
 		      struct hako_error *err);
+	/* The node in file has another length. Any thread. */
+	void (*follow)(struct block_node *node);
+	/* block_event(); NULL: nobody cares. */
+	void (*event)(struct block_node *node, enum block_event event);
 };
 
 /* Of a class of nodes: its class.ops. */
@@ -157,6 +206,7 @@ struct block_user {
 	const void *user;
 	unsigned int use; /* BLOCK_USE_* */
 	bool idle;	  /* holds the place, claims nothing yet */
+	bool is_node;	  /* @user is a node, on which this one is file, data or backing */
 };
 
 /* First member of every node. */
@@ -247,6 +297,13 @@ static inline void block_passed(struct block_req *req)
 	req->offset = req->passed[i].offset;
 }
 
+/** A format is about to do this with its node @file. */
+static inline void block_event(struct block_node *file, enum block_event event)
+{
+	if (unlikely(file->ops->event != NULL))
+		file->ops->event(file, event);
+}
+
 /** Complete @req, at the end of the turn: for nodes that have the result when it is submitted. */
 void block_done_later(struct block_req *req, int res);
 
@@ -279,6 +336,9 @@ int block_open_named_child(struct block_node *node, const char *name,
 			   const struct option_tree *tree, enum block_role role,
 			   const char *filename, const char *format, struct block_node **place,
 			   struct hako_error *err);
+
+/** The node has grown or been resized to @length: it and the filters on it say so from now on. */
+void block_set_length(struct block_node *node, uint64_t length);
 
 /** What of a node is as on the node below it: alignments, block sizes, abilities, read_only. */
 void block_take_limits(struct block_node *node, const struct block_node *below);

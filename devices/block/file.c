@@ -332,10 +332,12 @@ void file_grown(struct file_node *f, uint64_t end)
 	uint64_t length = READ_ONCE(f->node.length);
 
 	end = ALIGN_UP(end, 512);
-	while (unlikely(end > length) &&
-	       !__atomic_compare_exchange_n(&f->node.length, &length, end, true, __ATOMIC_RELAXED,
-					    __ATOMIC_RELAXED))
-		;
+	if (likely(end <= length))
+		return;
+	pthread_mutex_lock(&f->lock);
+	if (end > f->node.length)
+		block_set_length(&f->node, end);
+	pthread_mutex_unlock(&f->lock);
 }
 
 int file_check_request(const struct file_node *f, const struct block_req *req)

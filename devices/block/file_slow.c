@@ -164,7 +164,7 @@ static int resize_device(struct file_node *f, uint64_t length, struct hako_error
 	if (length > now)
 		return error_set(err, -ENOSPC, "%s: the block device has %llu bytes only",
 				 f->filename, (unsigned long long)now);
-	WRITE_ONCE(f->node.length, now);
+	block_set_length(&f->node, now);
 	return 0;
 }
 
@@ -212,6 +212,6 @@ int file_resize(struct block_node *node, uint64_t length, enum block_prealloc pr
 			error_hint(err, "and it keeps its new size");
 		return ret;
 	}
-	WRITE_ONCE(node->length, ALIGN_UP(length, 512ull));
+	block_set_length(node, ALIGN_UP(length, 512ull));
 	return 0;
 }

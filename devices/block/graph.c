@@ -80,6 +80,17 @@ void block_take_limits(struct block_node *node, const struct block_node *below)
 	node->writeback = !node->read_only;
 }
 
+void block_set_length(struct block_node *node, uint64_t length)
+{
+	WRITE_ONCE(node->length, length);
+	for (unsigned int i = 0; i < node->nusers; i++) {
+		struct block_node *above = (void *)node->users[i].user;
+
+		if (node->users[i].is_node && above->file == node && above->ops->follow)
+			above->ops->follow(above);
+	}
+}
+
 const char *block_filename(const struct block_node *node)
 {
 	while (node && !node->filename)
@@ -338,6 +349,7 @@ static int adopt(struct block_node *node, const char *name, struct block_node *c
 				 name_of(child));
 	if (!add_user(child, node))
 		return error_errno(err, -ENOMEM, "%s", name);
+	find_user(child, node)->is_node = true;
 	if (role != BLOCK_ROLE_FILTER)
 		ret = change_use(child, node, 0, false, err);
 	if (ret < 0) {

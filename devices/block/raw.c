@@ -25,6 +25,9 @@ static void raw_submit(struct block_node *node, struct block_req *req)
 	uint64_t length = READ_ONCE(node->length), offset = to_raw(node)->offset;
 	struct block_req *hooked;
 
+	/* Without a size of its own its end is the lower node's affair, which may grow. */
+	if (!to_raw(node)->size)
+		length = INT64_MAX - offset;
 	if (req->op == BLOCK_FLUSH) {
 		block_pass(node->file, req);
 	} else if (req->offset > length || req->bytes > length - req->offset) {
@@ -51,7 +54,6 @@ static int raw_resize(struct block_node *node, uint64_t length, enum block_preal
 		      struct hako_error *err)
 {
 	struct raw *raw = to_raw(node);
-	int ret;
 
 	if (raw->size)
 		return error_set(err, -EOPNOTSUPP, "the size is fixed by size=%llu",
@@ -59,16 +61,22 @@ static int raw_resize(struct block_node *node, uint64_t length, enum block_preal
 	if (length > INT64_MAX - raw->offset)
 		return error_set(err, -EFBIG, "%llu bytes are too many",
 				 (unsigned long long)length);
-	ret = block_resize(node->file, length + raw->offset, prealloc, err);
-	if (ret == 0)
-		WRITE_ONCE(node->length, READ_ONCE(node->file->length) - raw->offset);
-	return ret;
+	return block_resize(node->file, length + raw->offset, prealloc, err);
+}
+
+static void raw_follow(struct block_node *node)
+{
+	uint64_t length = READ_ONCE(node->file->length), offset = to_raw(node)->offset;
+
+	if (!to_raw(node)->size)
+		block_set_length(node, length > offset ? length - offset : 0);
 }
 
 static const struct block_ops raw_ops = {
 	.submit = raw_submit,
 	.status = raw_status,
 	.resize = raw_resize,
+	.follow = raw_follow,
 };
 
 static int find_part(struct raw *raw, struct hako_error *err)

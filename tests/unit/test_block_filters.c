@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Filters: blkdebug, throttle; and null-co. */
+#include <stdarg.h>
+
+#include "devices/block/block_co.h"
+#include "tests/unit/block_test.h"
+
+static struct hako_error err;
+static uint8_t buf[8192] __attribute__((aligned(4096)));
+
+/* A filter on the image, attached to the loop. */
+static struct block_node *must_make(const char *id, const char *fmt, ...)
+{
+	struct block_node *node;
+	char text[2048];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	ck_assert_msg(new_node(id, text, &node, &err) == 0, "%s: %s", text, err.message);
+	ck_assert_int_eq(block_attach(node, loop, &err), 0);
+	return node;
+}
+
+static void end(struct block_node *node)
+{
+	block_detach(node, loop);
+	object_destroy(&node->obj);
+}
+
+static void refused(const char *say, const char *text)
+{
+	struct block_node *node;
+
+	ck_assert_int_lt(new_node("bad", text, &node, &err), 0);
+	ck_assert_msg(strstr(err.message, say) != NULL, "%s: %s", text, err.message);
+}
+
+/* --- blkdebug ---------------------------------------------------------------------------------- */
+
+START_TEST(errors_are_injected)
+{
+	struct block_node *n;
+
+	set_up(_i);
+	make_image(1 * MiB);
+	n = must_make(
+		"d",
+		"{\"driver\": \"blkdebug\", \"image\": {\"driver\": \"file\", \"filename\": \"%s\"},"
+		" \"inject-error\": [{\"iotype\": \"write\", \"sector\": 3, \"errno\": 28},"
+		" {\"iotype\": \"read\", \"once\": true, \"immediately\": true},"
+		" {\"iotype\": \"flush\", \"once\": true}]}",
+		image);
+	ck_assert_uint_eq(n->length, 1 * MiB);
+	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 0, buf, 1536), 0);
+	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 1024, buf, 1024), -ENOSPC);
+	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 1536, buf, 512), -ENOSPC);
+	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 2048, buf, 512), 0);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), -EIO);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	ck_assert_int_eq(run_req(n, BLOCK_FLUSH, 0, 0, 0, NULL, 0), -EIO);
+	ck_assert_int_eq(run_req(n, BLOCK_FLUSH, 0, 0, 0, NULL, 0), 0);
+	ck_assert_int_eq(block_pwrite(n, 1536, buf, 100, 0), -ENOSPC); /* in no coroutine */
+	end(n);
+	tear_down();
+}
+END_TEST
+
+START_TEST(events_and_states)
+{
+	struct block_status st;
+	struct block_node *n;
+
+	set_up(_i);
+	make_image(1 * MiB);
+	n = must_make(
+		"d",
+		"driver=blkdebug,image.driver=file,image.filename=%s,"
+		"inject-error.0.event=l2_update,inject-error.0.errno=28,"
+		"inject-error.1.event=l2_update,inject-error.1.state=7,inject-error.1.errno=16,"
+		"inject-error.2.event=cluster_alloc,inject-error.2.iotype=block-status,"
+		"set-state.0.event=l2_load,set-state.0.new_state=7,set-state.0.state=1",
+		image);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	block_event(n, BLOCK_EVENT_L1_UPDATE);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	block_event(n, BLOCK_EVENT_L2_UPDATE);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), -ENOSPC);
+	block_event(n, BLOCK_EVENT_L1_UPDATE); /* has no rules */
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), -ENOSPC);
+	block_event(n, BLOCK_EVENT_CLUSTER_ALLOC);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	ck_assert_int_eq(block_status(n, 0, 512, &st), -EIO);
+	block_event(n, BLOCK_EVENT_L2_LOAD);
+	block_event(n, BLOCK_EVENT_L2_UPDATE);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), -ENOSPC);
+	ck_assert_int_eq(block_status(n, 0, 512, &st), 0);
+	ck_assert_ptr_eq(st.node, n->file);
+	end(n);
+	/* What a write is, the filter sees by itself. */
+	n = must_make("d",
+		      "driver=blkdebug,image.driver=file,image.filename=%s,"
+		      "inject-error.0.event=pwritev,inject-error.0.once=on",
+		      image);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 0, buf, 512), -EIO);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	end(n);
+	tear_down();
+}
+END_TEST
+
+START_TEST(delays_are_injected)
+{
+	struct block_node *n;
+	uint64_t start;
+
+	set_up(_i);
+	make_image(1 * MiB);
+	n = must_make(
+		"d",
+		"driver=blkdebug,image.driver=file,image.filename=%s,"
+		"inject-delay.0.ns=30000000,inject-delay.0.iotype=read,inject-error.0.sector=1",
+		image);
+	start = clock_now();
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	ck_assert_uint_ge(clock_now() - start, 30000000);
+	start = clock_now();
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 512, buf, 512), -EIO);
+	ck_assert_uint_ge(clock_now() - start, 30000000);
+	end(n);
+	tear_down();
+}
+END_TEST
+
+START_TEST(bad_rules)
+{
+	set_up(_i);
+	make_image(1 * MiB);
+	must_make("f", "%s", image);
+	refused("inject-error.0: errno=0: out of range",
+		"driver=blkdebug,image=f,inject-error.0.errno=0");
+	refused("did you mean l2_update", "driver=blkdebug,image=f,inject-error.0.event=l2_updat");
+	refused("inject-error.0: evnt: no such option (did you mean event?)",
+		"driver=blkdebug,image=f,inject-error.0.evnt=none");
+	refused("inject-error.0.…=… is missing",
+		"driver=blkdebug,image=f,inject-error.1.event=none");
+	refused("inject-error.0.…=… is missing", "driver=blkdebug,image=f,inject-error.event=none");
+	refused("options of its own", "driver=blkdebug,image=f,inject-error=none");
+	refused("image=… is missing", "driver=blkdebug");
+	tear_down();
+}
+END_TEST
+
+/* A filter in a format's place: the file below grows, and it with it. */
+START_TEST(filters_grow)
+{
+	struct block_node *n, *raw;
+
+	set_up(_i);
+	make_image(0);
+	n = must_make("d", "driver=blkdebug,image.driver=file,image.filename=%s", image);
+	raw = must_make("r", "driver=raw,file=d");
+	ck_assert_int_eq(block_use_node(raw, vm, BLOCK_USE_WRITE | BLOCK_USE_RESIZE, &err), 0);
+	ck_assert_int_eq(run_buf(raw, BLOCK_WRITE, 4096, buf, 4096), 0);
+	ck_assert_uint_eq(n->length, 8192);
+	ck_assert_uint_eq(raw->length, 8192);
+	ck_assert_int_eq(block_resize(raw, 512, BLOCK_PREALLOC_OFF, &err), 0);
+	ck_assert_uint_eq(n->length, 512);
+	ck_assert_uint_eq(raw->length, 512);
+	block_unuse(raw, vm);
+	end(raw);
+	end(n);
+	tear_down();
+}
+END_TEST
+
+/* --- null-co ----------------------------------------------------------------------------------- */
+
+START_TEST(nothing_there)
+{
+	struct block_node *n;
+
+	set_up(_i);
+	n = must_make("n", "driver=null-co,size=1M");
+	ck_assert_uint_eq(n->length, 1 * MiB);
+	memset(buf, 1, 512);
+	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 0, buf, 512), 0);
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 0, buf, 512), 0);
+	ck_assert(mem_is_zero(buf, 512));
+	ck_assert_int_eq(run_buf(n, BLOCK_READ, 1 * MiB, buf, 512), -EINVAL);
+	ck_assert_int_eq(run_req(n, BLOCK_FLUSH, 0, 0, 0, NULL, 0), 0);
+	end(n);
+	tear_down();
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		errors_are_injected, events_and_states, delays_are_injected,
+		bad_rules,	     filters_grow,	nothing_there,
+	};
+
+	return run_tests("block filters", tests, ARRAY_SIZE(tests), NULL);
+}
