@@ -24,6 +24,8 @@ enum block_op {
 
 #define BLOCK_FUA   1u
 #define BLOCK_UNMAP 2u
+#define BLOCK_COMPRESSED \
+	4u /* a write of whole clusters (or up to the end) that a format may store compressed */
 
 #define BLOCK_MAX_PASSED 4
 
@@ -44,6 +46,7 @@ struct block_req {
 	struct block_node *node;
 	struct loop_io io;
 	struct loop_defer defer; /* to complete what needs no I/O */
+	struct loop_msg msg;	 /* to send it to another loop */
 	struct iovec iov1;	 /* rest of a buffer after a short transfer */
 	int iov_index;		 /* first buffer that is not complete */
 	int res;

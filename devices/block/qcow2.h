@@ -59,8 +59,8 @@ struct qcow2_free {
 
 /* A write that has allocated clusters which no L2 entry names yet. */
 struct qcow2_inflight {
-	struct list link;	/* q->inflight */
-	uint64_t offset, bytes; /* guest; whole clusters */
+	struct list link;    /* q->inflight */
+	uint64_t start, end; /* on the guest's disk; whole clusters */
 	struct co_queue waiting;
 };
 
@@ -87,8 +87,7 @@ struct qcow2 {
 
 	/* Options. */
 	struct qcow2_options {
-		char *file, *backing, *data_file;
-		bool read_only;
+		struct option_tree file, backing, data_file;
 		int lazy_refcounts;    /* enum option_onoffauto */
 		bool discard_request;  /* pass-discard-request */
 		bool discard_snapshot; /* pass-discard-snapshot */
@@ -99,8 +98,9 @@ struct qcow2 {
 		uint64_t clean_interval; /* seconds */
 	} opt;
 
-	struct block_node *data; /* where guest data is: node.file, or the external data file */
-	struct loop *home;	 /* NULL: none is attached */
+	struct block_node *data; /* where guest data is: node.data, or node.file */
+	struct loop *home;	 /* NULL: none is attached; atomic */
+	unsigned int attached;	 /* loops */
 
 	/* The header. */
 	unsigned int version, cluster_bits, refcount_order, header_length;
@@ -124,6 +124,10 @@ struct qcow2 {
 	/* The refcount table, likewise. */
 	uint64_t *reftable, reftable_offset;
 	uint32_t reftable_size; /* entries */
+	uint32_t reftable_clusters;
+	/* It has grown, and goes there with the next commit; 0: it has not. reftable_offset and _clusters are as in the file. */
+	uint64_t new_reftable_offset;
+	uint32_t new_reftable_clusters;
 	uint8_t *reftable_dirty;
 	bool any_reftable_dirty;
 
@@ -139,7 +143,10 @@ struct qcow2 {
 	struct co_mutex lock; /* around every change of metadata, also across waits */
 	struct qcow2_cache l2, refblocks;
 	struct list inflight; /* struct qcow2_inflight */
-	bool unstable;	      /* something was written that no flush covers, or is to be written */
+	bool writing;	      /* somebody uses the node for writing */
+	bool corrupt;	      /* no more writes */
+	bool committing;
+	bool lazy; /* refcounts are written at the end */
 
 	/* Allocation. */
 	uint64_t free_hint; /* no cluster below is free */
@@ -159,11 +166,19 @@ struct qcow2 {
 	void (*dirty)(struct qcow2 *q, uint64_t offset, uint64_t bytes);
 	void *bitmaps;
 
-	struct qcow2_unpacked *unpacked; /* qcow2_compress.c */
+	struct qcow2_codec *codec; /* qcow2_compress.c; atomic */
+	struct qcow2_unpacked *unpacked;
+	uint64_t high_water; /* what has never been in use beyond is not there, or zeroes */
 	struct loop_timer clean_timer;
 };
 
 #define QCOW2_DIRTY_ENTRIES 64 /* 512 bytes, written as one */
+
+/** Size of l1_dirty and reftable_dirty for so many entries. */
+static inline size_t qcow2_dirty_bytes(uint32_t entries)
+{
+	return entries / QCOW2_DIRTY_ENTRIES / 8 + 1;
+}
 
 static inline struct qcow2 *qcow2_of(struct block_node *node)
 {
@@ -194,6 +209,11 @@ int qcow2_read_header(struct qcow2 *q, struct hako_error *err);
 int qcow2_write_header(struct qcow2 *q, struct hako_error *err);
 /** Set or clear feature bits in the file, in place, and flush. */
 int qcow2_set_incompatible(struct qcow2 *q, uint64_t set, uint64_t clear);
+/** Can a table of @bytes be at @offset of the file? -EINVAL: the error names @name and the offset. */
+int qcow2_check_table(struct qcow2 *q, const char *name, uint64_t offset, uint64_t bytes,
+		      uint64_t max, struct hako_error *err);
+/** Free what qcow2_read_header() has allocated. */
+void qcow2_free_header(struct qcow2 *q);
 /** The extension of that type, or NULL. */
 struct qcow2_ext *qcow2_find_ext(struct qcow2 *q, uint32_t type);
 /** Set an extension's data (copied), or remove it (@data NULL); qcow2_write_header() writes it. */
@@ -224,11 +244,35 @@ static inline void qcow2_table_put(struct qcow2_table *t)
 }
 void qcow2_table_dirty(struct qcow2 *q, struct qcow2_cache *c, struct qcow2_table *t);
 
+/** Let go of tables that were not used since the last call. */
+void qcow2_cache_expire(struct qcow2_cache *c);
+/** Read metadata; what lies beyond the end of the file is zeroes. */
+int qcow2_read_meta(struct qcow2 *q, uint64_t offset, void *buf, uint64_t bytes);
+
 /**
  * Write what is dirty, in order, flush, and let go of what was freed before. The lock is held. On failure what could not be written
  * remains dirty, and what is in the file is consistent.
  */
 int qcow2_commit(struct qcow2 *q);
+/** At the end, or to have the refcounts right for others: also those that lazy-refcounts=on leaves for later. */
+int qcow2_commit_all(struct qcow2 *q);
+/** Is there anything that qcow2_commit() would write? */
+bool qcow2_is_dirty(const struct qcow2 *q);
+/** Flush the file, and the external data file. */
+int qcow2_flush_nodes(struct qcow2 *q);
+
+/* Around the use of a mapping for I/O that is done without the lock: what it names is not used for anything else until then. */
+static inline unsigned int qcow2_enter(struct qcow2 *q)
+{
+	q->passed[q->phase]++;
+	return q->phase;
+}
+
+static inline void qcow2_leave(struct qcow2 *q, unsigned int phase)
+{
+	if (!--q->passed[phase] && q->phase_ended.first)
+		co_queue_wake_all(&q->phase_ended);
+}
 
 /* --- qcow2_refcount.c --------------------------------------------------------------------------- */
 
@@ -248,8 +292,13 @@ void qcow2_unref(struct qcow2 *q, uint64_t offset, uint64_t n, bool discard);
 int qcow2_alloc(struct qcow2 *q, uint64_t *n, uint64_t min, uint64_t *offset);
 /** Room for @bytes of compressed data (at most a cluster), which may share clusters with others. */
 int qcow2_alloc_compressed(struct qcow2 *q, uint64_t bytes, uint64_t *offset);
-/** Let go of what was freed: part of qcow2_commit(). */
+/** It is time for a commit. */
+bool qcow2_many_frees(const struct qcow2 *q);
+/* Parts of qcow2_commit(): let go of what was freed; find room for a refcount table that has grown. */
 int qcow2_apply_frees(struct qcow2 *q);
+int qcow2_place_reftable(struct qcow2 *q);
+/** Have the cluster at @offset read as zeroes, for a table of which parts only will be written. */
+int qcow2_zero_table(struct qcow2 *q, uint64_t offset);
 /** Number of clusters of the file, by its length. */
 uint64_t qcow2_file_clusters(struct qcow2 *q);
 
@@ -261,6 +310,8 @@ int qcow2_meta_add(struct qcow2 *q, uint64_t offset, uint64_t bytes, enum qcow2_
 void qcow2_meta_remove(struct qcow2 *q, uint64_t offset, uint64_t bytes);
 /** What is in that range of the file: the first that is not QCOW2_META_NONE. Never waits. */
 enum qcow2_meta qcow2_meta_find(const struct qcow2 *q, uint64_t offset, uint64_t bytes);
+/** Forget it: nothing is written any more. */
+void qcow2_meta_free(struct qcow2 *q);
 const char *qcow2_meta_name(enum qcow2_meta kind);
 
 /* --- qcow2_l2.c --------------------------------------------------------------------------------- */
@@ -303,8 +354,8 @@ void qcow2_l2_set(struct qcow2 *q, struct qcow2_table *t, unsigned int i, uint64
 		  uint64_t bitmap);
 
 enum qcow2_type {
-	QCOW2_UNALLOCATED, /* the backing node decides; @host is where it may be written, if not 0 */
-	QCOW2_ZEROES,	   /* likewise @host */
+	QCOW2_UNALLOCATED, /* the backing node decides; @host is where it may be written, if there is one */
+	QCOW2_ZEROES, /* likewise @host */
 	QCOW2_NORMAL,
 	QCOW2_PACKED, /* compressed: @entry says where */
 };
@@ -312,14 +363,18 @@ enum qcow2_type {
 /* A piece of the guest's disk that is mapped alike: data is at @host and on. */
 struct qcow2_map {
 	enum qcow2_type type;
-	bool writable; /* NORMAL: in place. Else: there is a host cluster that may be written, and then marked */
-	uint64_t bytes; /* not beyond the slice */
-	uint64_t host, entry;
+	bool has_host;	      /* @host is valid */
+	bool writable;	      /* in place; what is not NORMAL has to be marked so then */
+	uint64_t bytes;	      /* not beyond the slice */
+	uint64_t host, entry; /* of the first */
+	const char *why;      /* -EIO: what is wrong */
 };
 
-/** How @bytes at @offset, all in slice @t, begin. -EIO: the entry is wrong; the image has been marked corrupt. Never waits but then. */
-int qcow2_map(struct qcow2 *q, struct qcow2_table *t, uint64_t offset, uint64_t bytes,
+/** How @bytes at @offset, all in slice @t, begin. -EIO: the entry is wrong. Never waits. */
+int qcow2_map(const struct qcow2 *q, const struct qcow2_table *t, uint64_t offset, uint64_t bytes,
 	      struct qcow2_map *map);
+/** qcow2_map() has failed: mark the image corrupt. -EIO. */
+int qcow2_map_corrupt(struct qcow2 *q, uint64_t offset, const struct qcow2_map *map);
 
 /** Drop the references of an L2 entry: data or compressed data. */
 void qcow2_unref_entry(struct qcow2 *q, uint64_t entry, bool discard);
@@ -327,8 +382,34 @@ void qcow2_unref_entry(struct qcow2 *q, uint64_t entry, bool discard);
 /* --- qcow2_io.c, qcow2_write.c ------------------------------------------------------------------- */
 
 void qcow2_submit(struct block_node *node, struct block_req *req);
-/** In a coroutine of the home loop: the node's own requests. */
-int qcow2_co_rw(struct qcow2 *q, struct block_req *req);
+int qcow2_sync(struct block_node *node, struct block_req *req);
+int qcow2_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct block_status *st);
+
+/* Requests on the guest's disk, in a coroutine of the home loop or blocking while no loop is attached. The range is checked. */
+int qcow2_co_read(struct qcow2 *q, uint64_t offset, uint64_t bytes, const struct iovec *iov,
+		  int niov);
+int qcow2_co_write(struct qcow2 *q, uint64_t offset, uint64_t bytes, const struct iovec *iov,
+		   int niov);
+int qcow2_co_write_compressed(struct qcow2 *q, uint64_t offset, uint64_t bytes,
+			      const struct iovec *iov, int niov);
+int qcow2_co_zero(struct qcow2 *q, uint64_t offset, uint64_t bytes, bool unmap);
+int qcow2_co_discard(struct qcow2 *q, uint64_t offset, uint64_t bytes);
+int qcow2_co_flush(struct qcow2 *q);
+
+/** The part of @iov from @skip on, @bytes long, into @out (@niov entries). How many there are. */
+int qcow2_iov_part(const struct iovec *iov, int niov, uint64_t skip, uint64_t bytes,
+		   struct iovec *out);
+/**
+ * How the disk is mapped at @offset: as qcow2_map(), but it looks for the table. Waits; what the map says holds until the next wait.
+ * -EIO: the image is corrupt, and marked so.
+ */
+int qcow2_map_at(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct qcow2_map *map);
+/** Wait until no write that allocates is under way in this range. With the lock, which is not held meanwhile. */
+void qcow2_wait_inflight(struct qcow2 *q, uint64_t start, uint64_t end);
+/** Such a write begins, ends. With the lock. */
+void qcow2_inflight_begin(struct qcow2 *q, struct qcow2_inflight *f, uint64_t start, uint64_t end);
+void qcow2_inflight_end(struct qcow2_inflight *f);
+
 /**
  * Take the lock and wait until no request is past it, and none allocates: mappings may be changed at will, say for a snapshot.
  * qcow2_thaw() lets them go on.
@@ -344,9 +425,16 @@ void qcow2_packed_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
  * Compress a cluster from @in into @out (cluster_size bytes each). The number of bytes, or -E2BIG: it does not become smaller. Any
  * thread, several at a time.
  */
-int64_t qcow2_pack(const struct qcow2 *q, const void *in, void *out);
+struct qcow2_codec;
+void qcow2_codec_free(struct qcow2 *q);
+int64_t qcow2_pack(struct qcow2 *q, const void *in, void *out);
 /** The reverse, of @bytes at @in. -EIO: it is damaged. Any thread. */
-int qcow2_unpack(const struct qcow2 *q, const void *in, uint64_t bytes, void *out);
+int qcow2_unpack(struct qcow2 *q, const void *in, uint64_t bytes, void *out);
+/** Read @bytes at @skip of the compressed cluster that @entry names. */
+int qcow2_read_packed(struct qcow2 *q, uint64_t entry, uint64_t skip, uint64_t bytes,
+		      const struct iovec *iov, int niov);
+/** Clusters have become free: forget what was unpacked. */
+void qcow2_unpacked_drop(struct qcow2 *q);
 /** Write a cluster's compressed data, of qcow2_pack(), at @offset of the guest's disk. In a coroutine, or blocking. */
 int qcow2_write_packed(struct qcow2 *q, uint64_t offset, const void *data, uint64_t bytes);
 
