@@ -13,7 +13,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 MODULES = ('virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_rng ext4 button evdev '
-           'qemu_fw_cfg')
+           'qemu_fw_cfg 8021q')
 # What the kernel says when time runs unevenly, as it does on busy or emulated processors.
 UNEVEN = re.compile(r'hpet: Lost \d+ RTC interrupts|clocksource: |TSC found unstable|'
                     r'perf: interrupt took too long|hrtimer: interrupt took|workqueue: .* hogged CPU')
@@ -68,10 +68,12 @@ class Disk:
 
 
 class Net:
-    """A network card; kind is user or tap."""
+    """A network card; kind is user or tap. Vhost is of taps: on, off; and so is queues, the number of queue pairs."""
 
-    def __init__(self, kind, mac, tap='', forward=0):
+    def __init__(self, kind, mac, tap='', forward=0, vhost='', queues=1, options=''):
         self.kind, self.mac, self.tap, self.forward = kind, mac, tap, forward
+        self.vhost, self.queues = vhost, queues
+        self.options = options  # of hako alone, each with a comma before it
 
 
 class Spec:
@@ -81,7 +83,7 @@ class Spec:
                  disks=(), nets=(), rng=False, reboot=True, root=True, options=()):
         self.options = list(options)  # of hako alone
         self.kernel, self.initrd, self.board = kernel, initrd, board
-        self.cpus, self.memory = cpus, memory
+        self.cpus, self.memory, self.steps = cpus, memory, list(steps)
         self.disks, self.nets, self.rng, self.reboot = list(disks), list(nets), rng, reboot
         words = ['console=ttyS0', 'quiet', 'panic=-1', 'net.ifnames=0', append]
         if root and self.disks:
@@ -101,7 +103,8 @@ def hako_command(spec):
                  (',read-only=on' if d.readonly else ',discard=unmap') + d.options]
     for n in spec.nets:
         if n.kind == 'tap':
-            args += ['--net', f'tap,ifname={n.tap},mac={n.mac}']
+            args += ['--net', f'tap,ifname={n.tap},mac={n.mac},queues={n.queues}' +
+                     (f',vhost={n.vhost}' if n.vhost else '') + n.options]
         else:
             forward = f',hostfwd=tcp:127.0.0.1:{n.forward}-:80' if n.forward else ''
             args += ['--net', f'user,mac={n.mac}{forward}']
@@ -128,12 +131,14 @@ def qemu_command(spec):
                  '-device', f'virtio-blk-{bus},drive=d{i},serial={d.serial}']
     for i, n in enumerate(spec.nets):
         if n.kind == 'tap':
-            args += ['-netdev', f'tap,id=n{i},ifname={n.tap},script=no,downscript=no']
+            args += ['-netdev', f'tap,id=n{i},ifname={n.tap},script=no,downscript=no,queues={n.queues}' +
+                     (f',vhost={n.vhost}' if n.vhost else '')]
         else:
             forward = f',hostfwd=tcp:127.0.0.1:{n.forward}-:80' if n.forward else ''
             args += ['-netdev', f'user,id=n{i}{forward}']
         args += ['-device', f'virtio-net-{bus},netdev=n{i},mac={n.mac}' +
-                 ('' if micro else ',romfile=')]
+                 ('' if micro else ',romfile=') +
+                 (f',mq=on,vectors={2 * n.queues + 2}' if n.queues > 1 and not micro else '')]
     if spec.rng:
         args += ['-device', f'virtio-rng-{bus}']
     if not spec.reboot:
@@ -158,9 +163,14 @@ class Guest:
             self.monitor, far = socket.socketpair()
             fds = [far.fileno()]
             command += ['-chardev', f'socket,id=monitor,fd={fds[0]}', '-mon', 'chardev=monitor']
+        self.keys = -1
+        if 'shell' in spec.steps and not stdin:
+            stdin, self.keys = os.pipe()
         self.process = subprocess.Popen(command, stdin=stdin or subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=self.errors,
                                         start_new_session=True, pass_fds=fds)
+        if self.keys >= 0:
+            os.close(stdin)
         if self.monitor:
             far.close()
 
@@ -172,6 +182,8 @@ class Guest:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process.stdout.close()
+        if self.keys >= 0:
+            os.close(self.keys)
         self.errors.close()
         if self.monitor:
             self.monitor.close()
@@ -212,6 +224,14 @@ class Guest:
             if not self._more(deadline):
                 raise Failure(f'the console ended before "{pattern}"; exit status '
                               f'{self.process.wait()}; {self.tail()}')
+
+    def run(self, command, timeout=120):
+        """Run a command in the guest's shell step: (status, output)."""
+        os.write(self.keys, command.encode() + b'\n')
+        start = self.seen
+        status = int(self.expect(r'@\. \d+', timeout).split()[1])
+        text = self.console[start:self.seen].decode(errors='replace')
+        return status, '\n'.join(re.findall(r'^@= ([^\r\n]*)', text, re.M))
 
     def finish(self, timeout=120):
         """Wait for the end of the VMM: its exit status."""
@@ -259,7 +279,7 @@ class Pieces:
         return path
 
     def tools(self):
-        """The image with fio, in memory, shared by all guests."""
+        """The image with programs, in memory, shared by all guests."""
         path = os.path.join(self.scratch, 'tools.ext4')
         if not os.path.exists(path):
             tmp = f'{path}.{os.getpid()}'
