@@ -26,6 +26,7 @@ enum block_op {
 #define BLOCK_UNMAP 2u
 #define BLOCK_COMPRESSED \
 	4u /* a write of whole clusters (or up to the end) that a format may store compressed */
+#define BLOCK_NO_FALLBACK 8u /* of WRITE_ZEROES: -EOPNOTSUPP rather than writing them */
 
 #define BLOCK_MAX_PASSED 4
 

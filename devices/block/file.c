@@ -213,6 +213,10 @@ static void zero_done(struct loop_io *io, int res)
 
 static void zero_by_hand(struct block_req *req)
 {
+	if (req->flags & BLOCK_NO_FALLBACK) {
+		block_done_later(req, -EOPNOTSUPP);
+		return;
+	}
 	req->io.op = LOOP_IO_WRITE;
 	req->io.flags = 0;
 	req->io.done = zero_done;

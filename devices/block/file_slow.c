@@ -77,7 +77,10 @@ static int zero_sync(struct file_node *f, const struct block_req *req)
 		mode = file_zero_mode(f, req);
 		ret = mode && fallocate(f->fd, mode, req->offset, req->bytes) < 0 ? -errno : 0;
 	} while (ret < 0 && file_zero_retry(f, mode, ret));
-	return !mode || ret == -EINVAL ? write_zeroes(f, req->offset, req->bytes) : ret;
+	if (mode && ret != -EINVAL)
+		return ret;
+	return req->flags & BLOCK_NO_FALLBACK ? -EOPNOTSUPP
+					      : write_zeroes(f, req->offset, req->bytes);
 }
 
 static int discard_sync(struct file_node *f, const struct block_req *req)

@@ -203,6 +203,7 @@ static void finish_writing(struct qcow2 *q)
 	if (qcow2_commit_all(q) < 0)
 		vm_log(q->node.obj.vm, "%s: the image could not be closed as it should be",
 		       q->node.obj.id ?: "qcow2");
+	qcow2_trim(q);
 	q->writing = false;
 }
 
@@ -242,6 +243,7 @@ static int begin_writing(struct qcow2 *q, struct hako_error *err)
 	}
 	q->lazy = wants_lazy(q);
 	q->high_water = qcow2_file_clusters(q) << q->cluster_bits;
+	q->old_length = READ_ONCE(q->node.file->length);
 	q->writing = true;
 	ret = q->opt.overlap_check ? qcow2_meta_build(q, &overlap) : 0;
 	if (ret == -EIO)
@@ -288,11 +290,13 @@ static void at_home(void *arg)
 			       clock_now() + q->opt.clean_interval * NSEC_PER_SEC);
 }
 
-static void leave_home(void *arg)
+static int leave_home(void *arg)
 {
 	struct qcow2 *q = arg;
 
 	loop_timer_cancel(&q->clean_timer);
+	qcow2_wait_grown(q);
+	return 0;
 }
 
 /* The loop that comes first serves all; it must be able to do so until the last has gone. */
@@ -346,7 +350,7 @@ static void qcow2_detach(struct block_node *node, struct loop *loop)
 
 	if (--q->attached)
 		return;
-	loop_call(home, leave_home, q);
+	co_run(home, leave_home, q);
 	WRITE_ONCE(q->home, NULL);
 	release_below(q, home);
 }

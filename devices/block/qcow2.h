@@ -168,6 +168,10 @@ struct qcow2 {
 
 	struct qcow2_codec *codec; /* qcow2_compress.c; atomic */
 	struct qcow2_unpacked *unpacked;
+	uint64_t old_length; /* of the file, when writing began */
+	bool growing, no_growth;
+	uint64_t grow_from; /* while growing: nothing is to be written from there on */
+	struct co_queue grown;
 	uint64_t high_water; /* what has never been in use beyond is not there, or zeroes */
 	struct loop_timer clean_timer;
 };
@@ -301,6 +305,15 @@ int qcow2_place_reftable(struct qcow2 *q);
 int qcow2_zero_table(struct qcow2 *q, uint64_t offset);
 /** Number of clusters of the file, by its length. */
 uint64_t qcow2_file_clusters(struct qcow2 *q);
+
+/* --- qcow2_grow.c ------------------------------------------------------------------------------- */
+
+/** Clusters up to @end of the file have been allocated: have the file grow in time, and wait if they can not be written yet. */
+void qcow2_grow(struct qcow2 *q, uint64_t end);
+/** Wait until it does not grow. */
+void qcow2_wait_grown(struct qcow2 *q);
+/** Give back what was not needed. Nothing is in flight. */
+void qcow2_trim(struct qcow2 *q);
 
 /* --- qcow2_meta.c: guest data must never go where metadata is ----------------------------------- */
 

@@ -410,6 +410,7 @@ void qcow2_freeze(struct qcow2 *q)
 	q->frozen++;
 	co_lock(&q->lock);
 	qcow2_wait_inflight(q, 0, UINT64_MAX);
+	qcow2_wait_grown(q);
 	old = q->phase;
 	q->phase ^= 1;
 	while (q->passed[old])

@@ -123,12 +123,15 @@ static int copy_cluster(struct qcow2 *q, uint64_t from, uint64_t to)
 /* An L2 table of this L1 entry's own: a new one, or a copy of the one that snapshots have too. */
 static int make_l2(struct qcow2 *q, uint64_t index)
 {
-	uint64_t old = q->l1[index] & QCOW2_L1_OFFSET, n = 1, l2;
+	uint64_t old = q->l1[index] & QCOW2_L1_OFFSET, used = q->high_water, n = 1, l2;
 	int ret = qcow2_alloc(q, &n, 1, &l2);
 
 	if (ret < 0)
 		return ret;
-	ret = old ? copy_cluster(q, old, l2) : qcow2_zero_table(q, l2);
+	if (old)
+		ret = copy_cluster(q, old, l2);
+	else if (l2 < used)
+		ret = qcow2_zero_table(q, l2);
 	if (ret == 0)
 		ret = qcow2_meta_add(q, l2, q->cluster_size, QCOW2_META_L2);
 	if (ret < 0) {

@@ -182,7 +182,7 @@ static int new_block(struct qcow2 *q, uint64_t block)
 		return qcow2_corrupt(q, "%s at offset %llu has no refcount",
 				     qcow2_meta_name(qcow2_meta_find(q, offset, 1)),
 				     (unsigned long long)offset);
-	if (ret == 0)
+	if (ret == 0 && offset < q->high_water)
 		ret = qcow2_zero_table(q, offset);
 	if (ret == 0)
 		ret = qcow2_cache_get(q, &q->refblocks, cluster >> q->refslice_shift, offset, true,
@@ -194,6 +194,7 @@ static int new_block(struct qcow2 *q, uint64_t block)
 	set(q, t, 0, 1);
 	qcow2_table_put(t);
 	q->high_water = MAX(q->high_water, offset + q->cluster_size);
+	qcow2_grow(q, offset + q->cluster_size);
 	set_reftable(q, block, offset);
 	return 0;
 }
@@ -486,6 +487,7 @@ int qcow2_alloc(struct qcow2 *q, uint64_t *n, uint64_t min, uint64_t *offset)
 	if (q->free_hint == cluster)
 		q->free_hint += run;
 	q->high_water = MAX(q->high_water, (cluster + run) << q->cluster_bits);
+	qcow2_grow(q, (cluster + run) << q->cluster_bits);
 	*n = run;
 	*offset = cluster << q->cluster_bits;
 	return 0;
