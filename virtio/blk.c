@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "devices/block/block.h"
+#include "mapping.h"
 #include "virtio.h"
 #include "vmm/vm.h"
 
@@ -41,6 +42,20 @@ struct blk_queue {
 	unsigned int fresh_chunks;
 };
 
+/* Heads of the chains that wait for the VM to be resumed (virtq_park()), vq->nparked of them. Saved. */
+struct blk_parked {
+	uint16_t heads[VIRTIO_QUEUE_MAX_SIZE];
+};
+
+/* What to do with a request that failed: QEMU's BlockdevOnError. */
+enum blk_on_error {
+	ON_ERROR_AUTO, /* report; for writes, enospc */
+	ON_ERROR_REPORT,
+	ON_ERROR_IGNORE,
+	ON_ERROR_STOP,
+	ON_ERROR_ENOSPC, /* stop if there is no space, else report */
+};
+
 struct virtio_blk {
 	struct virtio_device vdev;
 
@@ -48,15 +63,18 @@ struct virtio_blk {
 	char *drive, *serial, *iothread;
 	uint32_t logical_block_size, physical_block_size;
 	uint16_t num_queues, queue_size;
-	int write_cache; /* enum option_onoffauto */
+	int write_cache;    /* enum option_onoffauto */
+	int rerror, werror; /* enum blk_on_error */
+	struct option_tree mapping;
 	bool discard, write_zeroes, share_rw;
 
 	struct block_node *node;
 	struct virtio_blk_config config;
-	uint64_t capacity; /* in sectors of 512 bytes */
+	uint64_t capacity; /* in sectors of 512 bytes; atomic: the node may be resized */
 	uint32_t seg_max;
 	uint8_t wce; /* atomic: config.wce. Saved. */
 	struct blk_queue *queues;
+	struct blk_parked *parked; /* for each queue */
 };
 
 static struct virtio_blk *to_blk(struct virtio_device *vdev)
@@ -135,19 +153,52 @@ static void req_finish(struct blk_req *req, uint8_t status)
 	req_put(req);
 }
 
+static enum blk_on_error on_error(const struct virtio_blk *blk, enum block_op op, int res)
+{
+	enum blk_on_error action = op == BLOCK_READ ? blk->rerror : blk->werror;
+
+	if (action == ON_ERROR_AUTO)
+		action = op == BLOCK_READ ? ON_ERROR_REPORT : ON_ERROR_ENOSPC;
+	if (action == ON_ERROR_ENOSPC)
+		action = res == -ENOSPC ? ON_ERROR_STOP : ON_ERROR_REPORT;
+	return action;
+}
+
+static void failed(struct blk_req *req, int res)
+{
+	static const char *const names[] = {"read", "write", "flush", "discard", "write of zeroes"};
+	const struct block_req *b = &req->block;
+	struct virtio_blk *blk = req->q->blk;
+	struct virtqueue *vq = req->q->vq;
+	const char *name = blk->vdev.obj.id ?: blk->drive;
+
+	switch (on_error(blk, b->op, res)) {
+	case ON_ERROR_IGNORE:
+		req_finish(req, VIRTIO_BLK_S_OK);
+		break;
+	case ON_ERROR_STOP:
+		vm_pause_for_error(blk->vdev.obj.vm, "%s: %s of %llu bytes at %llu: %s", name,
+				   names[b->op], (unsigned long long)b->bytes,
+				   (unsigned long long)b->offset, strerror(-res));
+		blk->parked[vq->index].heads[vq->nparked] = req->head;
+		req_put(req);
+		virtq_park(vq);
+		break;
+	default:
+		vm_log(blk->vdev.obj.vm, "%s: %s of %llu bytes at %llu: %s", name, names[b->op],
+		       (unsigned long long)b->bytes, (unsigned long long)b->offset, strerror(-res));
+		req_finish(req, res == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
+	}
+}
+
 static void block_done(struct block_req *block, int res)
 {
 	struct blk_req *req = container_of(block, struct blk_req, block);
-	const struct virtio_device *vdev = &req->q->blk->vdev;
 
-	if (likely(!res)) {
+	if (likely(!res))
 		req_finish(req, VIRTIO_BLK_S_OK);
-		return;
-	}
-	vm_log(vdev->obj.vm, "%s: request %u of %llu bytes at %llu: %s",
-	       vdev->obj.id ?: "virtio-blk", block->op, (unsigned long long)block->bytes,
-	       (unsigned long long)block->offset, strerror(-res));
-	req_finish(req, res == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
+	else
+		failed(req, res);
 }
 
 /* --- requests ---------------------------------------------------------------------------------- */
@@ -164,10 +215,9 @@ static uint32_t durability(struct virtio_blk *blk)
 
 static bool range_ok(const struct virtio_blk *blk, uint64_t sector, uint64_t sectors)
 {
-	uint64_t mask = blk->logical_block_size / 512 - 1;
+	uint64_t mask = blk->logical_block_size / 512 - 1, capacity = READ_ONCE(blk->capacity);
 
-	return sector <= blk->capacity && sectors <= blk->capacity - sector &&
-	       !((sector | sectors) & mask);
+	return sector <= capacity && sectors <= capacity - sector && !((sector | sectors) & mask);
 }
 
 static void submit(struct blk_req *req, enum block_op op, uint32_t flags, uint64_t offset,
@@ -299,11 +349,31 @@ static void request(struct blk_queue *q, const struct virtq_chain *chain)
 	}
 }
 
+/* The VM goes on: once more what failed before. */
+static void retry(struct blk_queue *q)
+{
+	const struct blk_parked *parked = &q->blk->parked[q->vq->index];
+	struct virtq_chain chain;
+
+	/* None is parked anew before this has come to its end. */
+	for (unsigned int i = 0, n = q->vq->nparked; i < n; i++)
+		if (virtq_unpark(q->vq, parked->heads[i], &chain, q->scratch,
+				 VIRTIO_MAX_SEGMENTS) == 1)
+			request(q, &chain);
+}
+
+static void blk_hurry(struct virtqueue *vq)
+{
+	block_hurry(to_blk(vq->vdev)->node, vq->loop);
+}
+
 static void blk_handle(struct virtqueue *vq)
 {
 	struct blk_queue *q = vq->opaque;
 	struct virtq_chain chain;
 
+	if (unlikely(vq->nparked) && vq->starting)
+		retry(q);
 	while (virtq_pop(vq, &chain, q->scratch, VIRTIO_MAX_SEGMENTS) == 1)
 		request(q, &chain);
 }
@@ -404,18 +474,35 @@ static const struct virtio_ops blk_ops = {
 	.start = blk_start,
 	.stop = blk_stop,
 	.handle = blk_handle,
+	.hurry = blk_hurry,
 };
 
-/* 5.2.4; all of it is constant but wce. No limit on the size of a segment (SIZE_MAX): there is none. */
+static void find_capacity(struct virtio_blk *blk)
+{
+	uint64_t length = READ_ONCE(blk->node->length);
+
+	WRITE_ONCE(blk->capacity, ALIGN_DOWN(length, (uint64_t)blk->logical_block_size) / 512);
+	WRITE_ONCE(blk->config.capacity, htole64(blk->capacity));
+}
+
+/* 5.2.6: a change of capacity is a change of configuration. */
+static void blk_resized(const void *user)
+{
+	struct virtio_blk *blk = (void *)user;
+
+	find_capacity(blk);
+	virtio_config_changed(&blk->vdev);
+}
+
+/* 5.2.4; all of it is constant but capacity and wce. No limit on the size of a segment (SIZE_MAX): there is none. */
 static void make_config(struct virtio_blk *blk)
 {
 	struct virtio_blk_config *c = &blk->config;
 	const struct block_node *node = blk->node;
 	uint32_t max_sectors = node->max_discard_bytes / 512;
 
-	blk->capacity = ALIGN_DOWN(node->length, (uint64_t)blk->logical_block_size) / 512;
+	find_capacity(blk);
 	blk->seg_max = blk->queue_size - 2;
-	c->capacity = htole64(blk->capacity);
 	c->seg_max = htole32(blk->seg_max);
 	c->blk_size = htole32(blk->logical_block_size);
 	c->physical_block_exp = __builtin_ctz(blk->physical_block_size) -
@@ -451,29 +538,30 @@ static int check_block_sizes(struct virtio_blk *blk, struct hako_error *err)
 static int blk_init(struct virtio_blk *blk, struct hako_error *err)
 {
 	struct virtio_device *vdev = &blk->vdev;
-	struct loop *loop;
 	int ret = check_block_sizes(blk, err);
 
 	if (ret < 0)
 		return ret;
 	if (!blk->node->length)
 		return error_set(err, -EINVAL, "drive=%s: the disk is empty (0 bytes)", blk->drive);
-	ret = vm_iothread(vdev->obj.vm, blk->iothread, &loop, err);
-	if (ret < 0)
-		return ret;
 	ret = virtio_device_init(vdev, &blk_ops, blk->num_queues, blk->queue_size, err);
 	if (ret < 0)
 		return ret;
 	make_config(blk);
-	for (uint32_t i = 0; i < vdev->nqueues; i++) {
-		vdev->vq[i].loop = loop;
+	for (uint32_t i = 0; i < vdev->nqueues; i++)
 		vdev->vq[i].polled = true;
-	}
 	blk->queues = calloc(vdev->nqueues, sizeof(*blk->queues));
-	ret = blk->queues ? virtio_device_attach(vdev, err) : error_errno(err, -ENOMEM, "queues");
+	blk->parked = calloc(vdev->nqueues, sizeof(*blk->parked));
+	if (!blk->queues || !blk->parked)
+		ret = error_errno(err, -ENOMEM, "queues");
+	if (ret == 0)
+		ret = virtio_map_queues(vdev, blk->iothread, &blk->mapping, err);
+	if (ret == 0)
+		ret = virtio_device_attach(vdev, err);
 	if (ret < 0) {
 		virtio_device_free(vdev);
 		free(blk->queues);
+		free(blk->parked);
 	}
 	return ret;
 }
@@ -491,7 +579,9 @@ static int blk_create(struct object *obj, struct hako_error *err)
 	if (ret < 0)
 		return ret;
 	ret = blk_init(blk, err);
-	if (ret < 0)
+	if (ret == 0)
+		block_on_resize(blk->node, blk, blk_resized);
+	else
 		block_unuse(blk->node, blk);
 	return ret;
 }
@@ -500,10 +590,15 @@ static void blk_destroy(struct object *obj)
 {
 	struct virtio_blk *blk = container_of(obj, struct virtio_blk, vdev.obj);
 
+	block_on_resize(blk->node, blk, NULL);
 	virtio_device_free(&blk->vdev);
 	block_unuse(blk->node, blk);
 	free(blk->queues);
+	free(blk->parked);
 }
+
+static const char *const rerror_names[] = {"auto", "report", "ignore", "stop", NULL};
+static const char *const werror_names[] = {"auto", "report", "ignore", "stop", "enospc", NULL};
 
 static const struct option blk_options[] = {
 	OPT_STRING_REQUIRED("drive", struct virtio_blk, drive, "id of the disk node"),
@@ -519,6 +614,14 @@ static const struct option blk_options[] = {
 		 "requests that a queue holds, a power of 2"),
 	OPT_ONOFFAUTO("write-cache", struct virtio_blk, write_cache, "auto",
 		      "off: every write is on the medium when it completes"),
+	OPT_ENUM("rerror", struct virtio_blk, rerror, "auto", rerror_names,
+		 "when a read fails: tell the guest (auto), say nothing, or pause the VM and try "
+		 "again when it goes on"),
+	OPT_ENUM("werror", struct virtio_blk, werror, "auto", werror_names,
+		 "likewise for writes; enospc (auto): stop if there is no space, else report"),
+	OPT_TREE("iothread-vq-mapping", struct virtio_blk, mapping,
+		 "a list: iothread, vqs (may be repeated; none: by turns): which iothread serves "
+		 "which queues"),
 	OPT_BOOL("discard", struct virtio_blk, discard, "on", "let the guest discard sectors"),
 	OPT_BOOL("write-zeroes", struct virtio_blk, write_zeroes, "on",
 		 "let the guest zero sectors without sending zeroes"),
@@ -529,9 +632,33 @@ static const struct option blk_options[] = {
 	OPT_END,
 };
 
+static const struct state_field blk_parked_fields[] = {
+	STATE_FIELD_ARRAY(struct blk_parked, heads),
+	STATE_END,
+};
+
+static const struct state_table blk_parked_state = {
+	.name = "virtio-blk-parked",
+	.version = 1,
+	.min_version = 1,
+	.fields = blk_parked_fields,
+};
+
+static int blk_loaded(void *obj, uint16_t version, struct hako_error *err)
+{
+	struct virtio_blk *blk = obj;
+
+	for (uint32_t i = 0; i < blk->vdev.nqueues; i++)
+		if (blk->vdev.vq[i].nparked > blk->vdev.vq[i].max_size)
+			return error_set(err, -EBADMSG, "queue %u: %u chains wait", i,
+					 blk->vdev.vq[i].nparked);
+	return 0;
+}
+
 static const struct state_field blk_fields[] = {
 	STATE_FIELD_STRUCT(struct virtio_blk, vdev, &virtio_device_state),
 	STATE_FIELD_UINT(struct virtio_blk, wce),
+	STATE_FIELD_PTR(struct virtio_blk, parked, vdev.nqueues, &blk_parked_state),
 	STATE_END,
 };
 
@@ -540,6 +667,7 @@ static const struct state_table blk_state = {
 	.version = 1,
 	.min_version = 1,
 	.fields = blk_fields,
+	.post_load = blk_loaded,
 };
 
 VIRTIO_CLASS(virtio_blk, "virtio-blk", "disk", struct virtio_blk, blk_options, &blk_state,

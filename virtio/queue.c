@@ -165,10 +165,29 @@ static inline bool dead(const struct virtqueue *vq)
 	return !vq->running || vq->draining || vq->served || READ_ONCE(vq->vdev->broken);
 }
 
-int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov, unsigned int max)
+/* The chain at @head: check it, its buffers, and count it as in flight. */
+static inline int take_chain(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain,
+			     struct iovec *iov, unsigned int max)
 {
 	struct walk w = {.vq = vq, .chain = chain, .iov = iov, .max = max};
 	const char *why;
+
+	*chain = (struct virtq_chain){.head = head};
+	why = vq->inflight < vq->size ? walk_chain(&w, head) : "more chains than the queue has";
+	if (likely(!why) && unlikely(w.out_len > UINT32_MAX || w.in_len > UINT32_MAX))
+		why = "more than 4 GiB";
+	if (unlikely(why)) {
+		virtio_broken(vq->vdev, "queue %u: chain at %u: %s", vq->index, head, why);
+		return -EPROTO;
+	}
+	chain->out_len = w.out_len;
+	chain->in_len = w.in_len;
+	vq->inflight++;
+	return 1;
+}
+
+int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov, unsigned int max)
+{
 	uint16_t head;
 	int n;
 
@@ -186,26 +205,32 @@ int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov
 		return 0;
 	}
 	head = RING_READ16(vq->avail->ring[vq->last_avail & (vq->size - 1)]);
-	*chain = (struct virtq_chain){.head = head};
-	why = vq->inflight < vq->size ? walk_chain(&w, head) : "more chains than the queue has";
-	if (likely(!why) && unlikely(w.out_len > UINT32_MAX || w.in_len > UINT32_MAX))
-		why = "more than 4 GiB";
-	if (unlikely(why)) {
-		virtio_broken(vq->vdev, "queue %u: chain at %u: %s", vq->index, head, why);
-		return -EPROTO;
-	}
+	n = take_chain(vq, head, chain, iov, max);
+	if (unlikely(n < 0))
+		return n;
 	if (vq->kick_armed) {
 		/* The loop looks for the next ones, and asks for a doorbell before it sleeps (arm_ring()). */
 		vq->kick_armed = false;
 		if (!vq->event_idx)
 			RING_WRITE16(vq->used->flags, VRING_USED_F_NO_NOTIFY);
 	}
-	chain->out_len = w.out_len;
-	chain->in_len = w.in_len;
 	vq->last_avail++;
-	vq->inflight++;
 	vq->budget--;
 	return 1;
+}
+
+void virtq_park(struct virtqueue *vq)
+{
+	vq->inflight--;
+	vq->nparked++;
+	virtq_check_drained(vq);
+}
+
+int virtq_unpark(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain, struct iovec *iov,
+		 unsigned int max)
+{
+	vq->nparked--;
+	return dead(vq) ? 0 : take_chain(vq, head, chain, iov, max);
 }
 
 void virtq_unpop(struct virtqueue *vq, const struct virtq_chain *chain)
@@ -461,7 +486,7 @@ void virtq_reset(struct virtqueue *vq)
 	vq->desc_gpa = vq->avail_gpa = vq->used_gpa = 0;
 	vq->msix_vector = VIRTIO_MSI_NO_VECTOR;
 	WRITE_ONCE(vq->notify_fd, -1);
-	vq->last_avail = vq->used_idx = 0;
+	vq->last_avail = vq->used_idx = vq->nparked = 0;
 	vq->inflight = 0;
 }
 
@@ -505,8 +530,10 @@ static void listen(struct virtqueue *vq)
 		loop_poller_start(vq->loop, &vq->poller);
 	else
 		virtq_enable_kick(vq);
+	vq->starting = true;
 	if (!dead(vq))
 		vq->vdev->ops->handle(vq);
+	vq->starting = false;
 }
 
 static void stop_listening(struct virtqueue *vq)
@@ -543,8 +570,9 @@ void virtq_drain(struct virtqueue *vq)
 	WRITE_ONCE(vq->draining, DRAINING);
 	if (vq->vdev->ops->drain)
 		vq->vdev->ops->drain(vq);
-	else
-		virtq_check_drained(vq);
+	else if (vq->vdev->ops->hurry)
+		vq->vdev->ops->hurry(vq);
+	virtq_check_drained(vq);
 }
 
 /* --- buffers --------------------------------------------------------------------------------- */

@@ -409,6 +409,7 @@ static const struct state_field virtqueue_fields[] = {
 	STATE_FIELD_UINT(struct virtqueue, msix_vector),
 	STATE_FIELD_UINT(struct virtqueue, last_avail),
 	STATE_FIELD_UINT(struct virtqueue, used_idx),
+	STATE_FIELD_UINT(struct virtqueue, nparked),
 	STATE_END,
 };
 

@@ -68,11 +68,13 @@ struct virtqueue {
 
 	/* The ring's state, saved: as nothing is in flight at that time, two indices are all. */
 	uint16_t last_avail, used_idx;
+	uint16_t nparked; /* chains of virtq_park() */
 
 	/* Derived while running (loop thread). */
 	bool running;
 	bool event_idx;
 	bool kick_disabled; /* virtq_disable_kick() */
+	bool starting;	    /* ops->handle is called since the queue starts to run */
 	bool kick_armed;    /* polled: the driver has been asked for a doorbell */
 	uint8_t draining;   /* enum virtq_drain; atomic */
 	bool served;	    /* by vq->server; atomic */
@@ -122,6 +124,8 @@ struct virtio_ops {
 	/* Stop taking requests of @vq and complete those in flight, as far as they are not idle buffers. Loop thread. It must arrange
 	 * that virtq_stopped(vq) is called once nothing is in flight; NULL: the queue is done when vq->inflight is 0. */
 	void (*drain)(struct virtqueue *vq);
+	/* Without drain: the queue is to be drained, so let what is in flight not wait for anything but I/O. Loop thread. May be NULL. */
+	void (*hurry)(struct virtqueue *vq);
 };
 
 struct virtio_transport_ops {
@@ -224,6 +228,14 @@ static inline bool virtio_has_feature(const struct virtio_device *vdev, unsigned
 int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov, unsigned int max);
 /** Put the last popped chain back; of several the last one first. */
 void virtq_unpop(struct virtqueue *vq, const struct virtq_chain *chain);
+/**
+ * For chains that can not be completed until the VM has been paused and resumed: park one in flight, which stops counting as such, so that
+ * the queue can be drained; the device type keeps (and saves) its head. Take it again when vq->starting, as virtq_pop() does, not
+ * trusting what was read the first time.
+ */
+void virtq_park(struct virtqueue *vq);
+int virtq_unpark(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain, struct iovec *iov,
+		 unsigned int max);
 /** Is there something to pop? */
 bool virtq_more(struct virtqueue *vq);
 /** Return a chain with @len bytes written. The driver sees it at virtq_flush(). */

@@ -26,10 +26,13 @@ struct vm_control {
 	bool ended;  /* of the VM: info is valid */
 	struct hako_exit_info info;
 	char failure[1020]; /* vm_fail()'s first message */
+	char io_error[512]; /* vm_pause_for_error()'s, which has yet to be seen to; or "" */
 	int end_fd;
 
 	void (*log)(void *opaque, const char *line);
 	void *log_opaque;
+	void (*event)(void *opaque, enum hako_event event, const char *message);
+	void *event_opaque;
 	time_t log_second;
 	unsigned int log_lines;
 };
@@ -69,6 +72,35 @@ void vm_fail(struct vm *vm, const char *fmt, ...)
 	vm_request(vm, VM_REQUEST_ERROR, 1);
 }
 
+void vm_pause_for_error(struct vm *vm, const char *fmt, ...)
+{
+	struct vm_control *c = vm->control;
+	va_list ap;
+
+	if (!c)
+		return;
+	va_start(ap, fmt);
+	pthread_mutex_lock(&c->lock);
+	if (!*c->io_error) {
+		vsnprintf(c->io_error, sizeof(c->io_error), fmt, ap);
+		pthread_cond_broadcast(&c->changed);
+	}
+	pthread_mutex_unlock(&c->lock);
+	va_end(ap);
+}
+
+void vm_control_forget_error(struct vm *vm)
+{
+	struct vm_control *c = vm->control;
+
+	vm->io_error = false;
+	if (!c)
+		return;
+	pthread_mutex_lock(&c->lock);
+	*c->io_error = 0;
+	pthread_mutex_unlock(&c->lock);
+}
+
 void vm_log(struct vm *vm, const char *fmt, ...)
 {
 	struct vm_control *c = vm->control;
@@ -96,6 +128,13 @@ void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *
 {
 	vm->control->log = log;
 	vm->control->log_opaque = opaque;
+}
+
+void vm_control_set_event(struct vm *vm, void (*event)(void *, enum hako_event, const char *),
+			  void *opaque)
+{
+	vm->control->event = event;
+	vm->control->event_opaque = opaque;
 }
 
 /* --- the end --------------------------------------------------------------------------------- */
@@ -159,6 +198,18 @@ static void do_panic(struct vm *vm, int events)
 	}
 }
 
+static void do_io_error(struct vm *vm, const char *message)
+{
+	if (vm->state == VM_ENDED || vm->state == VM_NEW || vm->io_error)
+		return;
+	if (vm->state == VM_RUNNING)
+		vm_pause_locked(vm);
+	vm->io_error = true;
+	vm_log(vm, "paused: %s", message);
+	if (vm->control->event)
+		vm->control->event(vm->control->event_opaque, HAKO_EVENT_IO_ERROR, message);
+}
+
 /* Under vm->lock. */
 static void carry_out(struct vm *vm, enum vm_request_kind kind, int status)
 {
@@ -180,6 +231,12 @@ static void carry_out(struct vm *vm, enum vm_request_kind kind, int status)
 	case VM_REQUEST_STOP:
 		end_vm(vm, HAKO_EXIT_STOPPED, 0, "stopped");
 		break;
+	case VM_REQUEST_CONTINUE:
+		if (vm->state == VM_PAUSED)
+			vm_resume_locked(vm);
+		else if (vm->state == VM_RUNNING)
+			vcpus_resume(vm);
+		break;
 	case VM_REQUEST_ERROR:
 		end_vm(vm, HAKO_EXIT_ERROR, 1, vm->control->failure);
 		break;
@@ -189,13 +246,18 @@ static void carry_out(struct vm *vm, enum vm_request_kind kind, int status)
 void vm_control_take(struct vm *vm)
 {
 	struct vm_control *c = vm->control;
+	char message[sizeof(c->io_error)];
 	int kind, status;
 
 	pthread_mutex_lock(&c->lock);
+	memcpy(message, c->io_error, sizeof(message));
+	*c->io_error = 0;
 	kind = vm->request;
 	status = vm->request_status;
 	__atomic_store_n(&vm->request, 0, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&c->lock);
+	if (*message)
+		do_io_error(vm, message);
 	if (kind)
 		carry_out(vm, kind, status);
 }
@@ -208,7 +270,7 @@ static void *control_thread(void *arg)
 	pthread_setname_np(pthread_self(), "hako-control");
 	pthread_mutex_lock(&c->lock);
 	while (!c->ending) {
-		if (!vm->request) {
+		if (!vm->request && !*c->io_error) {
 			pthread_cond_wait(&c->changed, &c->lock);
 			continue;
 		}

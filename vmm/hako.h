@@ -71,7 +71,21 @@ HAKO_API int hako_vm_create(struct hako_vm *vm, struct hako_error *err);
 HAKO_API void hako_vm_set_log(struct hako_vm *vm, void (*log)(void *opaque, const char *line),
 			      void *opaque);
 
-/** Let the guest run, for the first time or after hako_vm_pause(). */
+/** What can happen to a VM while it runs. */
+enum hako_event {
+	HAKO_EVENT_IO_ERROR, /* a disk can not go on (its werror= or rerror=): paused, until hako_vm_start() has it try again */
+};
+
+/**
+ * Have @event called when something happens to the VM; @message says what. From one of the VM's threads. Before hako_vm_create().
+ * @event must not call the VM.
+ */
+HAKO_API void hako_vm_set_event(struct hako_vm *vm,
+				void (*event)(void *opaque, enum hako_event event,
+					      const char *message),
+				void *opaque);
+
+/** Let the guest run, for the first time, after hako_vm_pause(), or after HAKO_EVENT_IO_ERROR. */
 HAKO_API int hako_vm_start(struct hako_vm *vm, struct hako_error *err);
 
 /** Stop vCPUs and I/O; when this returns nothing of the VM is in flight. */
@@ -96,7 +110,7 @@ HAKO_API int hako_vm_wait(struct hako_vm *vm, int timeout_ms, struct hako_exit_i
 HAKO_API int hako_vm_end_fd(struct hako_vm *vm);
 
 /**
- * A property of the VM as it runs, for the user: "console" (such as "/dev/pts/3" of --console pty); "terminal" ("raw" or
+ * A property of the VM as it runs, for the user: "status" (QEMU's words: "prelaunch", "running", "paused", "io-error", "shutdown"); "console" (such as "/dev/pts/3" of --console pty); "terminal" ("raw" or
  * "signals": what a console on standard input wants the terminal to be). NULL if it has none. The VM's.
  */
 HAKO_API const char *hako_vm_get(struct hako_vm *vm, const char *property);

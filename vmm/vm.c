@@ -65,6 +65,13 @@ int hako_vm_set(struct hako_vm *handle, const char *option, const char *value,
 	return r;
 }
 
+void hako_vm_set_event(struct hako_vm *vm,
+		       void (*event)(void *opaque, enum hako_event event, const char *message),
+		       void *opaque)
+{
+	vm_control_set_event(to_vm(vm), event, opaque);
+}
+
 void hako_vm_set_log(struct hako_vm *vm, void (*log)(void *opaque, const char *line), void *opaque)
 {
 	vm_control_set_log(to_vm(vm), log, opaque);
@@ -229,6 +236,7 @@ void vm_pause_locked(struct vm *vm)
 
 void vm_resume_locked(struct vm *vm)
 {
+	vm_control_forget_error(vm);
 	resume_objects(vm);
 	vm->state = VM_RUNNING;
 	vcpus_resume(vm);
@@ -351,6 +359,23 @@ static const char *chardev_get(const struct chardev *chr, const char *property)
 	return NULL;
 }
 
+/* QEMU's RunState. */
+static const char *status(const struct vm *vm)
+{
+	switch (vm->state) {
+	case VM_NEW:
+	case VM_CREATED:
+		return "prelaunch";
+	case VM_RUNNING:
+		return "running";
+	case VM_PAUSED:
+		return vm->io_error ? "io-error" : "paused";
+	case VM_ENDED:
+		break;
+	}
+	return "shutdown";
+}
+
 const char *hako_vm_get(struct hako_vm *handle, const char *property)
 {
 	struct vm *vm = to_vm(handle);
@@ -358,7 +383,11 @@ const char *hako_vm_get(struct hako_vm *handle, const char *property)
 	struct object *obj;
 
 	pthread_mutex_lock(&vm->lock);
+	if (!strcmp(property, "status"))
+		value = status(vm);
 	list_for_each(obj, &vm->objects[CLASS_CHARDEV], link) {
+		if (value)
+			break;
 		value = chardev_get(container_of(obj, struct chardev, obj), property);
 		if (value)
 			break;

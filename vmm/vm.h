@@ -48,6 +48,7 @@ enum vm_request_kind {
 	VM_REQUEST_DEBUG_EXIT, /* with a status */
 	VM_REQUEST_PANIC,      /* with pvpanic's event bits */
 	VM_REQUEST_STOP,
+	VM_REQUEST_CONTINUE, /* if the VM is paused */
 	VM_REQUEST_ERROR,
 };
 
@@ -79,6 +80,7 @@ struct vm {
 	struct vm_control *control;
 	pthread_mutex_t lock;
 	enum vm_state state;
+	bool io_error; /* that is why it is paused */
 
 	int request;	    /* atomic: enum vm_request_kind that waits to be carried out; 0: none */
 	int request_status; /* what came with it */
@@ -92,6 +94,12 @@ void vm_request(struct vm *vm, enum vm_request_kind kind, int status);
 
 /** A device or vCPU can not go on: the VM ends with HAKO_EXIT_ERROR and this message. Any thread. */
 void vm_fail(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/**
+ * A device can not go on for the moment: have the VM paused, until the user resumes it. What waits for that is tried again when the device
+ * resumes. Any thread.
+ */
+void vm_pause_for_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /** A line for --log: what a guest did that it should not have, and the like; bounded in rate. Any thread. */
 void vm_log(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -29,6 +29,10 @@ void vm_control_end(struct vm *vm, enum hako_exit reason, int status, const char
 int vm_control_wait(struct vm *vm, int timeout_ms, struct hako_exit_info *info);
 int vm_control_end_fd(struct vm *vm);
 void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *opaque);
+void vm_control_set_event(struct vm *vm, void (*event)(void *, enum hako_event, const char *),
+			  void *opaque);
+/** The VM goes on: errors before that no longer count. Under vm->lock. */
+void vm_control_forget_error(struct vm *vm);
 /** Carry out what has been asked for, if anything has. Under vm->lock. */
 void vm_control_take(struct vm *vm);
 

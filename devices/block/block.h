@@ -171,6 +171,8 @@ struct block_ops {
 		      struct hako_error *err);
 	/* The node in file has another length. Any thread. */
 	void (*follow)(struct block_node *node);
+	/* Go on at once with what waits on purpose, of requests of this loop. In its thread. NULL: nothing does. */
+	void (*hurry)(struct block_node *node, struct loop *loop);
 	/* block_event(); NULL: nobody cares. */
 	void (*event)(struct block_node *node, enum block_event event);
 };
@@ -211,6 +213,7 @@ struct block_user {
 	unsigned int use; /* BLOCK_USE_* */
 	bool idle;	  /* holds the place, claims nothing yet */
 	bool is_node;	  /* @user is a node, on which this one is file, data or backing */
+	void (*resized)(const void *user);
 };
 
 /* First member of every node. */
@@ -235,7 +238,9 @@ struct block_node {
 	struct block_node *opener; /* which was being made when this one was made for it, or NULL */
 	struct block_user *users;
 	unsigned int nusers;
-	bool in_use; /* ops->use has been called */
+	bool in_use;	   /* ops->use has been called */
+	struct loop *home; /* the first loop that was attached, or NULL */
+	unsigned int nattached;
 };
 
 /* A write to a node with opts.detect_zeroes or probed. */
@@ -382,9 +387,20 @@ int block_use_node(struct block_node *node, const void *user, unsigned int use,
 /** Pull it out again. Nothing of it is in flight. A node that was made for this user ends. */
 void block_unuse(struct block_node *node, const void *user);
 
+/** Have @resized called when the node's length has changed. Any thread. */
+void block_on_resize(struct block_node *node, const void *user, void (*resized)(const void *user));
+
+/**
+ * Change the length of the VM's node @id while it is used, as QMP's block_resize; its users are told. Any thread but a loop's; callers are serialised.
+ */
+int block_resize_live(struct vm *vm, const char *id, uint64_t length, struct hako_error *err);
+
 /** @loop will submit requests to the node, which pass through all below; it does so no more. As block_ops.attach. */
 int block_attach(struct block_node *node, struct loop *loop, struct hako_error *err);
 void block_detach(struct block_node *node, struct loop *loop);
+
+/** Have nothing that @loop submitted wait on purpose (for its turn in a throttle): the VM is to be paused. In the loop's thread. */
+void block_hurry(struct block_node *node, struct loop *loop);
 
 /**
  * Make a node that was opened for reading writable, or the reverse; with what is below, but not the backing node. Its users say afterwards

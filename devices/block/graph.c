@@ -2,7 +2,7 @@
 /* How disk nodes stand on each other: who uses whom for what, and what is passed down. */
 #include <stdlib.h>
 
-#include "block.h"
+#include "block_co.h"
 #include "vmm/vm.h"
 
 static const char *const discard_names[] = {"ignore", "unmap", NULL};
@@ -88,6 +88,8 @@ void block_set_length(struct block_node *node, uint64_t length)
 
 		if (node->users[i].is_node && above->file == node && above->ops->follow)
 			above->ops->follow(above);
+		if (node->users[i].resized)
+			node->users[i].resized(node->users[i].user);
 	}
 }
 
@@ -264,6 +266,43 @@ void block_unuse(struct block_node *node, const void *user)
 		object_destroy(&node->obj);
 }
 
+void block_on_resize(struct block_node *node, const void *user, void (*resized)(const void *user))
+{
+	find_user(node, user)->resized = resized;
+}
+
+struct resizing {
+	struct block_node *node;
+	uint64_t length;
+	struct hako_error *err;
+};
+
+static int resize_co(void *arg)
+{
+	struct resizing *r = arg;
+
+	return block_resize(r->node, r->length, BLOCK_PREALLOC_OFF, r->err);
+}
+
+int block_resize_live(struct vm *vm, const char *id, uint64_t length, struct hako_error *err)
+{
+	struct object *obj = object_find(vm, CLASS_BLOCKDEV, id);
+	struct resizing r = {.length = length, .err = err};
+	int ret;
+
+	if (!obj)
+		return error_set(err, -ENOENT, "there is no disk node '%s'", id);
+	r.node = container_of(obj, struct block_node, obj);
+	if (r.node->read_only)
+		return error_set(err, -EROFS, "disk node '%s' is read-only", id);
+	if (!length || length % 512)
+		return error_set(err, -EINVAL, "%llu bytes are not a whole number of sectors",
+				 (unsigned long long)length);
+	/* Where the node's other work is done; and so that it may wait for that. */
+	ret = r.node->home ? co_run(r.node->home, resize_co, &r) : resize_co(&r);
+	return ret < 0 ? (error_prefix(err, "disk node '%s'", id), ret) : 0;
+}
+
 /* --- loops ------------------------------------------------------------------------------------- */
 
 int block_attach(struct block_node *node, struct loop *loop, struct hako_error *err)
@@ -279,6 +318,8 @@ int block_attach(struct block_node *node, struct loop *loop, struct hako_error *
 		ret = node->ops->attach(node, loop, err);
 	else if (ret < 0)
 		n--; /* that one is not attached */
+	if (ret == 0 && !node->nattached++)
+		node->home = loop;
 	while (ret < 0 && n-- > 0)
 		if (below[n])
 			block_detach(below[n], loop);
@@ -291,9 +332,22 @@ void block_detach(struct block_node *node, struct loop *loop)
 
 	if (node->ops->detach)
 		node->ops->detach(node, loop);
+	if (!--node->nattached)
+		node->home = NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(below); i++)
 		if (below[i])
 			block_detach(below[i], loop);
+}
+
+void block_hurry(struct block_node *node, struct loop *loop)
+{
+	struct block_node *const below[] = {node->file, node->data, node->backing};
+
+	if (node->ops->hurry)
+		node->ops->hurry(node, loop);
+	for (size_t i = 0; i < ARRAY_SIZE(below); i++)
+		if (below[i])
+			block_hurry(below[i], loop);
 }
 
 /* --- for reading or writing -------------------------------------------------------------------- */

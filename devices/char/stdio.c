@@ -26,6 +26,7 @@ struct char_stdio {
 };
 
 static const char help[] = "\r\nCtrl-a h       this help\r\n"
+			   "Ctrl-a c       go on after a pause, such as for an error of a disk\r\n"
 			   "Ctrl-a x       end the virtual machine\r\n"
 			   "Ctrl-a a       send Ctrl-a (so does Ctrl-a twice)\r\n";
 
@@ -54,6 +55,8 @@ static size_t filter(struct char_stdio *s, uint8_t *buf, size_t len)
 			buf[n++] = ESCAPE_KEY;
 		else if (c == 'x')
 			vm_request(s->chr.obj.vm, VM_REQUEST_STOP, 0);
+		else if (c == 'c')
+			vm_request(s->chr.obj.vm, VM_REQUEST_CONTINUE, 0);
 		else if (c == 'h' || c == '?')
 			char_fd_write(&s->cf, (const uint8_t *)help, sizeof(help) - 1);
 	}

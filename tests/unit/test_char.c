@@ -201,6 +201,9 @@ START_TEST(stdio_escape)
 	WAIT_FOR(got() == 5);
 	ck_assert_uint_eq(client.got[4], 1);
 	ck_assert_int_eq(vm->request, 0);
+	put(master, "\x01"
+		    "c");
+	WAIT_FOR(__atomic_load_n(&vm->request, __ATOMIC_SEQ_CST) == VM_REQUEST_CONTINUE);
 	put(master, "\x01x");
 	WAIT_FOR(__atomic_load_n(&vm->request, __ATOMIC_SEQ_CST) == VM_REQUEST_STOP);
 	restore_stdio();

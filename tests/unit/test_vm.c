@@ -280,6 +280,53 @@ START_TEST(no_reboot_ends)
 }
 END_TEST
 
+static void count_event(void *opaque, enum hako_event event, const char *message)
+{
+	ck_assert_int_eq(event, HAKO_EVENT_IO_ERROR);
+	ck_assert_str_eq(message, "disk0: full");
+	__atomic_add_fetch((int *)opaque, 1, __ATOMIC_SEQ_CST);
+}
+
+static void wait_status(struct hako_vm *vm, const char *want)
+{
+	for (int i = 0; i < 10000 && strcmp(hako_vm_get(vm, "status"), want); i++)
+		usleep(1000);
+	ck_assert_str_eq(hako_vm_get(vm, "status"), want);
+}
+
+START_TEST(errors_of_disks_pause)
+{
+	struct hako_vm *vm = new_vm(machines[_i], "2");
+	uint32_t count;
+	int events = 0;
+
+	hako_vm_set_event(vm, count_event, &events);
+	ck_assert_str_eq(hako_vm_get(vm, "status"), "prelaunch");
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+		ck_assert_str_eq(hako_vm_get(vm, "status"), "running");
+		wait_above(vm, COUNTER, 0);
+		vm_pause_for_error((struct vm *)vm, "disk0: %s", "full");
+		vm_pause_for_error((struct vm *)vm, "disk0: %s", "still full");
+		wait_status(vm, "io-error");
+		count = peek(vm, COUNTER);
+		usleep(5000);
+		ck_assert_uint_eq(peek(vm, COUNTER), count);
+	}
+	ck_assert_int_eq(__atomic_load_n(&events, __ATOMIC_SEQ_CST), 3);
+	vm_request((struct vm *)vm, VM_REQUEST_CONTINUE, 0);
+	wait_above(vm, COUNTER, count);
+	ck_assert_str_eq(hako_vm_get(vm, "status"), "running");
+	vm_request((struct vm *)vm, VM_REQUEST_CONTINUE, 0); /* runs already */
+	wait_above(vm, COUNTER, peek(vm, COUNTER));
+	ck_assert_int_eq(hako_vm_pause(vm, &err), 0);
+	ck_assert_str_eq(hako_vm_get(vm, "status"), "paused");
+	ck_assert_int_eq(hako_vm_stop(vm, &err), 0);
+	ck_assert_str_eq(hako_vm_get(vm, "status"), "shutdown");
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 START_TEST(stop_ends)
 {
 	struct hako_vm *vm = new_vm(machines[_i], "1");
@@ -523,6 +570,7 @@ int main(void)
 	tcase_add_test(tc, memory_types);
 	tcase_add_loop_test(tc, events_are_forgotten, 0, 2);
 	tcase_add_test(tc, no_reboot_ends);
+	tcase_add_loop_test(tc, errors_of_disks_pause, 0, 2);
 	tcase_add_loop_test(tc, stop_ends, 0, 2);
 	tcase_add_test(tc, wrong_order);
 	tcase_add_test(tc, many_at_once);

@@ -151,6 +151,13 @@ static void log_line(void *opaque, const char *line)
 	fflush(run->log);
 }
 
+static void tell_event(void *opaque, enum hako_event event, const char *message)
+{
+	if (event == HAKO_EVENT_IO_ERROR)
+		fprintf(stderr, "hako: %s: the guest waits (on a terminal, Ctrl-a c goes on)\n",
+			message);
+}
+
 static int open_log(struct run *run, struct hako_error *err)
 {
 	const char *log = run->config.log;
@@ -224,6 +231,7 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 	const char *terminal;
 	int r;
 
+	hako_vm_set_event(run->vm, tell_event, NULL);
 	r = open_log(run, err);
 	if (!r)
 		r = hako_vm_create(run->vm, err);
