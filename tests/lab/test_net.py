@@ -204,6 +204,7 @@ def rebind(lab, net, g, times):
         status, said = g.run(f'ip link set eth0 up && ip addr add {net.net4}2/24 dev eth0')
         if status:
             break
+        lab.alive('rebind')
     lab.ok('rebind', status == 0, said)
     g.run('tool ethtool -L eth0 combined $(tool ethtool -l eth0 | sed -n "s/^Combined:[^0-9]*//p" | head -n 1)')
     pings(lab, 'rebind-ping', g, net.net4 + '1')
@@ -237,7 +238,12 @@ def connections(lab, net, g, count):
     """Open and close so many connections."""
     g.run('nc -ll -p 7777 -e echo hello >/dev/null 2>&1 &')
     time.sleep(1)
-    said = net.run('python3', '-c', CONNECT, net.net4 + '2', str(count), check=False, timeout=900)
+    for begin in range(0, count, 500):
+        said = net.run('python3', '-c', CONNECT, net.net4 + '2', str(min(500, count - begin)), check=False,
+                       timeout=200)
+        lab.alive(f'{begin} connections')
+        if said:
+            break
     lab.ok(f'connections-{count}', not said, said)
 
 
