@@ -34,10 +34,13 @@ static const struct net_feature features[] = {
 	OFFLOAD(GUEST_TSO6, GUEST_CSUM, guest_tso6, tso6),
 	OFFLOAD(GUEST_ECN, GUEST_CSUM, guest_ecn, ecn),
 	OFFLOAD(GUEST_UFO, GUEST_CSUM, guest_ufo, ufo),
+	OFFLOAD(GUEST_USO4, GUEST_CSUM, guest_uso4, uso),
+	OFFLOAD(GUEST_USO6, GUEST_CSUM, guest_uso6, uso),
 	OFFLOAD(HOST_TSO4, CSUM, host_tso4, tso4),
 	OFFLOAD(HOST_TSO6, CSUM, host_tso6, tso6),
 	OFFLOAD(HOST_ECN, CSUM, host_ecn, ecn),
 	OFFLOAD(HOST_UFO, CSUM, host_ufo, ufo),
+	OFFLOAD(HOST_USO, CSUM, host_uso, uso),
 	FEATURE(MRG_RXBUF, MRG_RXBUF, mrg_rxbuf),
 	FEATURE(STATUS, STATUS, status),
 	FEATURE(CTRL_VQ, CTRL_VQ, ctrl_vq),
@@ -52,7 +55,8 @@ static const struct net_feature features[] = {
 
 #define NET_HOST_GSO                                                       \
 	(1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_HOST_TSO6 | \
-	 1ull << VIRTIO_NET_F_HOST_ECN | 1ull << VIRTIO_NET_F_HOST_UFO)
+	 1ull << VIRTIO_NET_F_HOST_ECN | 1ull << VIRTIO_NET_F_HOST_UFO |   \
+	 1ull << VIRTIO_NET_F_HOST_USO)
 
 static uint64_t net_features(struct virtio_device *vdev)
 {
@@ -125,12 +129,15 @@ static bool net_accept_features(struct virtio_device *vdev, uint64_t f)
 
 int net_set_offloads(struct virtio_net *net, uint64_t bits)
 {
+	/* Linux's tap does both or none. */
+	const uint64_t uso = 1ull << VIRTIO_NET_F_GUEST_USO4 | 1ull << VIRTIO_NET_F_GUEST_USO6;
 	const struct net_offloads o = {
 		.csum = bits & 1ull << VIRTIO_NET_F_GUEST_CSUM,
 		.tso4 = bits & 1ull << VIRTIO_NET_F_GUEST_TSO4,
 		.tso6 = bits & 1ull << VIRTIO_NET_F_GUEST_TSO6,
 		.ecn = bits & 1ull << VIRTIO_NET_F_GUEST_ECN,
 		.ufo = bits & 1ull << VIRTIO_NET_F_GUEST_UFO,
+		.uso = (bits & uso) == uso,
 	};
 	int ret = net->backend->ops->set_offloads(net->backend, &o);
 
@@ -173,6 +180,8 @@ static void net_link(void *client, bool up)
 		__atomic_or_fetch(&net->link, VIRTIO_NET_S_LINK_UP, __ATOMIC_RELAXED);
 	else
 		__atomic_and_fetch(&net->link, ~VIRTIO_NET_S_LINK_UP, __ATOMIC_RELAXED);
+	for (unsigned int i = 0; i < net->max_pairs; i++)
+		loop_post(net->pair[i].loop, &net->pair[i].relink);
 	virtio_config_changed(&net->vdev);
 }
 
@@ -247,10 +256,12 @@ static void net_pair_end(struct net_pair *p)
 /* Have the pair served, or not, as the driver wants it. In its loop. */
 static int net_pair_update(struct net_pair *p)
 {
-	bool want = p->live && p->index < READ_ONCE(p->net->pairs);
+	bool up = READ_ONCE(p->net->link) & VIRTIO_NET_S_LINK_UP;
+	bool used = p->live && p->index < READ_ONCE(p->net->pairs), want = used && up;
 	struct hako_error err = {0};
 	int ret = 0;
 
+	p->discard = used && !up;
 	if (want == (p->started || p->by_vhost))
 		return 0;
 	if (!want) {
@@ -267,11 +278,19 @@ static int net_pair_update(struct net_pair *p)
 /* It has just begun: what is in the rings may be there for long. */
 static void net_pair_go(struct net_pair *p)
 {
-	if (p->started && p->tx->running) {
+	if ((p->started || p->discard) && p->tx->running && !p->tx_blocked) {
 		virtq_enable_kick(p->tx);
 		net_tx(p);
 	}
 	net_rx(p);
+}
+
+static void net_pair_relink(struct loop_msg *msg)
+{
+	struct net_pair *p = container_of(msg, struct net_pair, relink);
+
+	net_pair_update(p);
+	net_pair_go(p);
 }
 
 static void net_vhost_failed(struct loop_msg *msg)
@@ -392,6 +411,17 @@ static const struct virtio_ops net_ops = {
 
 /* --- state ------------------------------------------------------------------------------------- */
 
+/* A snapshot may have been made with the link down. */
+static void net_follow_link(struct virtio_net *net)
+{
+	struct netdev *be = net->backend;
+	bool up = net->link & VIRTIO_NET_S_LINK_UP;
+
+	if (be->link_down == up && be->ops->set_link)
+		be->ops->set_link(be, up);
+	be->link_down = !up;
+}
+
 static int net_post_load(void *obj, uint16_t version, struct hako_error *err)
 {
 	struct virtio_net *net = obj;
@@ -403,6 +433,7 @@ static int net_post_load(void *obj, uint16_t version, struct hako_error *err)
 	    (net->pairs > 1 && !virtio_has_feature(&net->vdev, VIRTIO_NET_F_MQ)))
 		return error_set(err, -EINVAL, "%u queue pairs in use", net->pairs);
 	net->link &= VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE;
+	net_follow_link(net);
 	/* The host may be another one: have the driver tell the network where it is now. */
 	net->announce = true;
 	return 0;
@@ -459,6 +490,9 @@ static const struct option net_options[] = {
 	SWITCH("guest_tso6", guest_tso6, "large packets to the guest: TCP over IPv6"),
 	SWITCH("guest_ecn", guest_ecn, "large packets to the guest: TCP with ECN"),
 	SWITCH("guest_ufo", guest_ufo, "large packets to the guest: UDP"),
+	SWITCH("host_uso", host_uso, "of these UDP, datagram by datagram"),
+	SWITCH("guest_uso4", guest_uso4, "large packets to the guest: datagrams over IPv4"),
+	SWITCH("guest_uso6", guest_uso6, "large packets to the guest: datagrams over IPv6"),
 	SWITCH("mrg_rxbuf", mrg_rxbuf, "packets to the guest may use several buffers"),
 	SWITCH("status", status, "link status"),
 	SWITCH("ctrl_vq", ctrl_vq, "control queue"),
@@ -560,6 +594,7 @@ static int net_create_queues(struct virtio_net *net, struct hako_error *err)
 		p->again.fn = net_rx_again;
 		p->change.fn = net_pair_change;
 		p->failed.fn = net_vhost_failed;
+		p->relink.fn = net_pair_relink;
 		p->rx.vq = &vdev->vq[2 * i];
 		p->tx = &vdev->vq[2 * i + 1];
 		p->rx.vq->max_size = p->rx.vq->size = net->rx_queue_size;
@@ -607,7 +642,7 @@ static void net_destroy(struct object *obj)
 	virtio_device_free(&net->vdev);
 	net_free_vhost(net);
 	free(net->pair);
-	net->backend->client = NULL;
+	net->backend->client = net->backend->card = NULL;
 	net->backend->client_ops = NULL;
 }
 
@@ -618,12 +653,13 @@ static int net_create(struct object *obj, struct hako_error *err)
 
 	if (ret)
 		return ret;
-	net->link = VIRTIO_NET_S_LINK_UP;
+	net->link = net->backend->link_down ? 0 : VIRTIO_NET_S_LINK_UP;
 	net_set_mac(net, net->mac_opt);
 	net_filter_reset(net);
 	ret = net_create_queues(net, err);
 	if (ret)
 		return ret;
+	net->backend->card = obj;
 	net->backend->client = net;
 	net->backend->client_ops = &net_client;
 	ret = net_open_vhost(net, err) ?: virtio_device_attach(&net->vdev, err);

@@ -7,6 +7,12 @@
 #include "virtio/vhost_net.h"
 #include "virtio/virtio.h"
 
+#ifndef VIRTIO_NET_F_HOST_USO /* virtio 1.3 */
+#define VIRTIO_NET_F_GUEST_USO4 54
+#define VIRTIO_NET_F_GUEST_USO6 55
+#define VIRTIO_NET_F_HOST_USO	56
+#endif
+
 #define NET_HDR_LEN   12	   /* struct virtio_net_hdr_v1 */
 #define NET_FRAME_MAX (65535 + 18) /* the largest IP packet, with Ethernet header and VLAN tag */
 #define NET_MAC_TABLE 64
@@ -48,10 +54,12 @@ struct net_pair {
 	struct loop_msg again;	/* go on receiving */
 	struct loop_msg change; /* the driver uses more or fewer pairs */
 	struct loop_msg failed; /* vhost could not be started */
+	struct loop_msg relink; /* the link went up or down */
 	struct net_rx rx;
 	struct virtqueue *tx;
 	struct iovec *tx_iov;
 	bool tx_blocked;	 /* until the backend's writable() */
+	bool discard;		 /* the link is down: what the driver sends is lost */
 	bool live;		 /* between net_start() and net_stop() */
 	bool started;		 /* the backend serves it */
 	struct vhost_net *vhost; /* or NULL */
@@ -72,6 +80,7 @@ struct net_ctrl_wait {
 /* What QEMU's properties switch on and off; the table of features in net.c knows their bits. */
 struct net_switches {
 	bool csum, guest_csum, gso, guest_tso4, guest_tso6, guest_ecn, guest_ufo, guest_announce;
+	bool guest_uso4, guest_uso6, host_uso;
 	bool host_tso4, host_tso6, host_ecn, host_ufo, mrg_rxbuf, status, ctrl_vq, ctrl_rx;
 	bool ctrl_vlan, ctrl_rx_extra, ctrl_mac_addr, ctrl_guest_offloads, mq;
 };
@@ -103,7 +112,8 @@ struct virtio_net {
 #define NET_GUEST_OFFLOADS                                                   \
 	(1ull << VIRTIO_NET_F_GUEST_CSUM | 1ull << VIRTIO_NET_F_GUEST_TSO4 | \
 	 1ull << VIRTIO_NET_F_GUEST_TSO6 | 1ull << VIRTIO_NET_F_GUEST_ECN |  \
-	 1ull << VIRTIO_NET_F_GUEST_UFO)
+	 1ull << VIRTIO_NET_F_GUEST_UFO | 1ull << VIRTIO_NET_F_GUEST_USO4 |  \
+	 1ull << VIRTIO_NET_F_GUEST_USO6)
 
 /**
  * The driver uses @n pairs from now on: true if that is so at once, else net->wait.done comes when it is. In the control queue's loop.

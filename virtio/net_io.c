@@ -22,7 +22,7 @@ void net_tx(struct net_pair *p)
 	struct virtq_chain chain;
 	unsigned int n = 0;
 
-	if (p->tx_blocked || !p->started)
+	if (p->tx_blocked || !(p->started || p->discard))
 		return;
 	while (virtq_pop(vq, &chain, p->tx_iov, VIRTIO_MAX_SEGMENTS) > 0) {
 		if (chain.out_len < NET_HDR_LEN) {
@@ -32,7 +32,8 @@ void net_tx(struct net_pair *p)
 			return;
 		}
 		/* What no network carries is lost, as is what the backend can not send. */
-		if (chain.out_len > NET_HDR_LEN && chain.out_len <= NET_HDR_LEN + NET_FRAME_MAX &&
+		if (!p->discard && chain.out_len > NET_HDR_LEN &&
+		    chain.out_len <= NET_HDR_LEN + NET_FRAME_MAX &&
 		    be->ops->send(be, p->index, p->tx_iov, chain.nout) == -EAGAIN) {
 			virtq_unpop(vq, &chain);
 			virtq_disable_kick(vq);
@@ -317,7 +318,8 @@ void net_pair_free(struct net_pair *p)
 int net_pair_alloc(struct net_pair *p)
 {
 	const uint64_t gso = 1ull << VIRTIO_NET_F_GUEST_TSO4 | 1ull << VIRTIO_NET_F_GUEST_TSO6 |
-			     1ull << VIRTIO_NET_F_GUEST_UFO;
+			     1ull << VIRTIO_NET_F_GUEST_UFO | 1ull << VIRTIO_NET_F_GUEST_USO4 |
+			     1ull << VIRTIO_NET_F_GUEST_USO6;
 
 	/* The larger ones are touched only as far as they are used. */
 	p->rx.chain = calloc(VIRTIO_QUEUE_MAX_SIZE, sizeof(*p->rx.chain));

@@ -29,7 +29,7 @@ struct net_client_ops {
 	void (*readable)(void *client, unsigned int queue);
 	/* send() takes packets again after -EAGAIN. */
 	void (*writable)(void *client, unsigned int queue);
-	/* The link went up or down. */
+	/* The link went up or down. Any thread. */
 	void (*link)(void *client, bool up);
 };
 
@@ -55,6 +55,8 @@ struct netdev_ops {
 	ssize_t (*send)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
 	/* The driver has accepted these. Any thread. */
 	int (*set_offloads)(struct netdev *net, const struct net_offloads *offloads);
+	/* Show the network that the card's link is up or down; NULL: it can not see it. Any thread. */
+	void (*set_link)(struct netdev *net, bool up);
 };
 
 /* First member of every backend. */
@@ -66,9 +68,17 @@ struct netdev {
 	struct net_offloads offloads; /* that it can do */
 	int *vhost_fd;		      /* one vhost-net device for each pair; NULL: none */
 	bool vhost_required;	      /* a card that can not use them is an error */
+	bool link_down;		      /* see netdev_set_link() */
 	/* Set by the card that uses it; one card only. */
+	struct object *card;
 	const struct net_client_ops *client_ops;
 	void *client;
 };
+
+/**
+ * Pull the cable out, or put it in again: of the network named @id, or of the card named so. The guest sees its link go down, and
+ * nothing passes either way; what it sends meanwhile is lost. -ENODEV. Under vm->lock.
+ */
+int netdev_set_link(struct vm *vm, const char *id, bool up, struct hako_error *err);
 
 #endif

@@ -258,6 +258,15 @@ static int tap_set_offloads(struct netdev *net, const struct net_offloads *offlo
 	return ioctl(tap->queue[0].fd, TUNSETOFFLOAD, flags) ? -errno : 0;
 }
 
+/* The interface loses its carrier (Linux 5.0), so that the host, and a bridge, send nothing there. */
+static void tap_set_link(struct netdev *net, bool up)
+{
+	struct tap *tap = container_of(net, struct tap, netdev);
+	int carrier = up;
+
+	ioctl(tap->queue[0].fd, TUNSETCARRIER, &carrier);
+}
+
 static const struct netdev_ops tap_ops = {
 	.start = tap_start,
 	.start_vhost = tap_start_vhost,
@@ -266,6 +275,7 @@ static const struct netdev_ops tap_ops = {
 	.recv = tap_recv,
 	.send = tap_send,
 	.set_offloads = tap_set_offloads,
+	.set_link = tap_set_link,
 };
 
 /* --- opening ----------------------------------------------------------------------------------- */
