@@ -129,14 +129,14 @@ bench: setup $O/hako guests
 	@tests/bench/run --build $O
 
 # --- manual pages and installation -----------------------------------------------------------
-MAN1 := $O/man/hako.1
+MAN1 := $O/man/hako.1 $O/man/hako-img.1 $O/man/hako-io.1
 MAN3 := $O/man/libhako.3
 man: $(MAN1) $(MAN3)
 # The reference of options and classes is printed by the program, out of its own tables.
 $O/man/%.1: docs/%.1.in $O/hako
 	@mkdir -p $(@D)
 	$(call say,MAN,$@)
-	$(Q)$O/hako help man > $@.reference
+	$(Q)$O/hako help man $* > $@.reference
 	$(Q)sed -e '/@REFERENCE@/{r $@.reference' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< > $@
 $O/man/%.3: docs/%.3.in
 	@mkdir -p $(@D)
@@ -160,7 +160,7 @@ install: all man
 	ln -sf libhako.so.$(SOVERSION) $(LIBDIR)/libhako.so
 	install -m 644 vmm/hako.h $(DESTDIR)$(PREFIX)/include/hako.h
 	install -m 644 $O/hako.pc $(LIBDIR)/pkgconfig/hako.pc
-	install -m 644 $(MAN1) $(MANDIR)/man1/hako.1
+	install -m 644 $(MAN1) $(MANDIR)/man1
 	install -m 644 $(MAN3) $(MANDIR)/man3/libhako.3
 	$O/hako completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hako
 

@@ -338,8 +338,8 @@ int block_open_child(struct block_node *node, const char *name, const struct opt
 		     enum block_role role, struct block_node **place, struct hako_error *err);
 
 /**
- * The same where the image names the file: @filename, relative to the image's own directory, "json:{…}" or "file:…"; of @format
- * (NULL: guessed). What is in @tree goes before. -ELOOP if an image stands on itself.
+ * The same where the image names the file: @filename, "json:{…}" or "file:…"; of @format (NULL: guessed). A backing file's name is relative to the
+ * image's own directory, another one's to the process's, as QEMU has it. What is in @tree goes before. -ELOOP if an image stands on itself.
  */
 int block_open_named_child(struct block_node *node, const char *name,
 			   const struct option_tree *tree, enum block_role role,

@@ -495,6 +495,7 @@ int block_open_named_child(struct block_node *node, const char *name,
 {
 	struct keyvals kv = {0};
 	struct object *obj;
+	char *path;
 	int ret;
 
 	if (tree && tree->id && *tree->id) {
@@ -515,8 +516,14 @@ int block_open_named_child(struct block_node *node, const char *name,
 	else if (keyvals_get(&kv, "driver") || keyvals_get(&kv, "filename") ||
 		 keyvals_get(&kv, "file.filename") || keyvals_get(&kv, "file"))
 		ret = open_made(node, name, &kv, role, NULL, NULL, place, err);
-	else
+	else if (!filename || role != BLOCK_ROLE_BACKING)
 		ret = open_made(node, name, &kv, role, filename, format, place, err);
+	else if ((path = block_path_combine(block_filename(node), filename)) != NULL) {
+		ret = open_made(node, name, &kv, role, path, format, place, err);
+		free(path);
+	} else {
+		ret = error_errno(err, -ENOMEM, "%s", name);
+	}
 	keyvals_free(&kv);
 	return ret;
 }

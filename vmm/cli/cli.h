@@ -9,6 +9,11 @@ int cli_run(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_help(int argc, char **argv);
 int cli_completion(int argc, char **argv);
+int cli_img(int argc, char **argv);
+int cli_io(int argc, char **argv);
+/** The reference part of their manual pages. */
+void cli_img_man(void);
+void cli_io_man(void);
 
 /* A sub-command, for the dispatcher, the help and the completion. */
 struct cli_command {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "args.h"
 #include "cli.h"
 #include "vmm/config.h"
 #include "vmm/object.h"
@@ -149,18 +150,7 @@ static int help_all(void)
 	return 0;
 }
 
-/* For the manual page: roff text has to be kept from starting with a control character, and its backslashes and dashes escaped. */
-static void man_text(const char *text)
-{
-	for (; *text; text++) {
-		if (*text == '\\')
-			fputs("\\e", stdout);
-		else if (*text == '-')
-			fputs("\\-", stdout);
-		else
-			putchar(*text);
-	}
-}
+/* --- the manual pages -------------------------------------------------------------------------- */
 
 static void man_options(const struct option *table, const char *dashes)
 {
@@ -169,19 +159,27 @@ static void man_options(const struct option *table, const char *dashes)
 
 		print_type(table, type, sizeof(type));
 		printf(".TP\n.BI \"");
-		man_text(dashes);
-		man_text(table->name);
+		args_man_text(dashes);
+		args_man_text(table->name);
 		printf("%s\" \"", before_type(table, dashes));
-		man_text(type);
+		args_man_text(type);
 		printf("\" \"%s\"\n", after_type(table, dashes));
-		man_text(table->help);
+		args_man_text(table->help);
 		print_remarks(table);
 		printf(".\n");
 	}
 }
 
-static int help_man(void)
+static int help_man(const char *page)
 {
+	if (page && !strcmp(page, "hako-img")) {
+		cli_img_man();
+		return 0;
+	}
+	if (page && !strcmp(page, "hako-io")) {
+		cli_io_man();
+		return 0;
+	}
 	printf(".SH OPTIONS OF HAKO RUN\n");
 	man_options(vm_config_options, "--");
 	man_options(cli_run_options, "--");
@@ -193,7 +191,7 @@ static int help_man(void)
 			if (c->kind != kind || c->internal)
 				continue;
 			printf(".SS %s\n", c->name);
-			man_text(c->help);
+			args_man_text(c->help);
 			printf(".\n");
 			man_options(c->bus_options, "");
 			man_options(c->options, "");
@@ -211,7 +209,7 @@ int cli_help(int argc, char **argv)
 	if (!strcmp(topic, "run"))
 		return help_run();
 	if (!strcmp(topic, "man"))
-		return help_man();
+		return help_man(argc > 2 ? argv[2] : NULL);
 	for (int i = 0; i < CLASS_KINDS; i++)
 		if (!strcmp(topic, kinds[i].name))
 			return argc > 2 ? help_class(i, argv[2]) : help_kind(i);

@@ -5,6 +5,8 @@
 
 const struct cli_command cli_commands[] = {
 	{"run", "[IMAGE] [--OPTION VALUE]...", "run a virtual machine", cli_run},
+	{"img", "COMMAND [OPTION]... IMAGE...", "create, examine, convert disk images", cli_img},
+	{"io", "[OPTION]... [IMAGE]", "read and write disk images by commands", cli_io},
 	{"doctor", "", "check what this host offers, and what could be better", cli_doctor},
 	{"help", "[COMMAND | CLASS-KIND [CLASS]]", "explain commands, devices and their options",
 	 cli_help},
@@ -35,8 +37,27 @@ static int unknown_command(const char *name)
 	return 1;
 }
 
+/* Linked to one of QEMU's names, it takes that program's arguments. */
+static const struct cli_command *called_as(const char *path)
+{
+	static const struct cli_command names[] = {
+		{.name = "qemu-img", .run = cli_img},
+		{.name = "qemu-io", .run = cli_io},
+	};
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(name, names[i].name))
+			return &names[i];
+	return NULL;
+}
+
 int main(int argc, char **argv)
 {
+	const struct cli_command *as = argc ? called_as(argv[0]) : NULL;
+
+	if (as)
+		return as->run(argc, argv);
 	if (argc < 2) {
 		cli_help(1, argv);
 		return 1;
