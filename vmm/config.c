@@ -39,6 +39,8 @@ const struct option vm_config_options[] = {
 	OPT_LIST("netdev", T, netdev, "CLASS,id=ID,...: a network for a device's netdev=ID"),
 	OPT_LIST("chardev", T, chardev, "CLASS,id=ID,...: a character backend for a chardev=ID"),
 	OPT_LIST("iothread", T, iothread, "ID: a thread for disks' and cards' iothread=ID"),
+	OPT_LIST("object", T, object,
+		 "CLASS,id=ID,...: what others share, such as a throttle-group"),
 	OPT_LIST("fw_cfg", T, fw_cfg,
 		 "name=NAME,file=PATH|string=TEXT: an item for the guest's fw_cfg"),
 	OPT_BOOL("no-reboot", T, no_reboot, "off", "end instead of restarting the guest"),
@@ -373,6 +375,11 @@ static int new_netdev(struct vm *vm, const char *text, unsigned int n, struct ha
 	return new_from_text(vm, CLASS_NETDEV, "type", text, err);
 }
 
+static int new_object(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	return new_from_text(vm, CLASS_OBJECT, "qom-type", text, err);
+}
+
 static int new_blockdev(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
 	return new_from_text(vm, CLASS_BLOCKDEV, "driver", text, err);
@@ -411,6 +418,8 @@ int config_create_objects(struct vm *vm, struct hako_error *err)
 	int r;
 
 	r = for_list(vm, c->iothread, "iothread", new_iothread, err);
+	if (!r)
+		r = for_list(vm, c->object, "object", new_object, err);
 	if (!r)
 		r = for_list(vm, c->fw_cfg, "fw_cfg", new_fw_cfg, err);
 	if (!r)

@@ -231,23 +231,12 @@ static int debug_status(struct block_node *node, uint64_t offset, uint64_t bytes
 	return ret < 0 ? ret : block_status(node->file, offset, bytes, st);
 }
 
-static int debug_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
-			struct hako_error *err)
-{
-	return block_resize(node->file, length, prealloc, err);
-}
-
-static void debug_follow(struct block_node *node)
-{
-	block_set_length(node, READ_ONCE(node->file->length));
-}
-
 static const struct block_ops debug_ops = {
 	.submit = debug_submit,
 	.event = debug_event,
 	.status = debug_status,
-	.resize = debug_resize,
-	.follow = debug_follow,
+	.resize = block_filter_resize,
+	.follow = block_filter_follow,
 };
 
 /* --- making one -------------------------------------------------------------------------------- */

@@ -151,3 +151,20 @@ int block_resize(struct block_node *node, uint64_t length, enum block_prealloc p
 				 node->obj.class->name);
 	return node->ops->resize(node, length, prealloc, err);
 }
+
+int block_filter_status(struct block_node *node, uint64_t offset, uint64_t bytes,
+			struct block_status *st)
+{
+	return block_status(node->file, offset, bytes, st);
+}
+
+int block_filter_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+			struct hako_error *err)
+{
+	return block_resize(node->file, length, prealloc, err);
+}
+
+void block_filter_follow(struct block_node *node)
+{
+	block_set_length(node, READ_ONCE(node->file->length));
+}

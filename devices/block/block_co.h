@@ -26,4 +26,11 @@ int block_status(struct block_node *node, uint64_t offset, uint64_t bytes, struc
 int block_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
 		 struct hako_error *err);
 
+/** block_ops of filters: as the node in file. */
+int block_filter_status(struct block_node *node, uint64_t offset, uint64_t bytes,
+			struct block_status *st);
+int block_filter_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
+			struct hako_error *err);
+void block_filter_follow(struct block_node *node);
+
 #endif

@@ -129,6 +129,23 @@ static int collect(struct opening *o, const struct keyvals *from)
 	return 0;
 }
 
+/* Without a driver "filename" names the file of a node whose format is to be guessed. */
+static int name_file(struct opening *o)
+{
+	for (size_t i = 0; i < o->kv.n; i++) {
+		char *key;
+
+		if (strcmp(o->kv.v[i].key, "filename"))
+			continue;
+		key = strdup("file.filename");
+		if (!key)
+			return -ENOMEM;
+		free(o->kv.v[i].key);
+		o->kv.v[i].key = key;
+	}
+	return 0;
+}
+
 static int parse_name(struct opening *o, const char *filename, struct hako_error *err)
 {
 	size_t protocol = protocol_of(filename);
@@ -278,24 +295,68 @@ static void mark_taken(const struct opening *o, struct keyvals *options)
 			options->v[i].used = true;
 }
 
+/* throttling.…, as with QEMU's -drive: a throttle on top of *@node, which takes over its place. */
+static int add_throttle(struct vm *vm, struct keyvals *options, const char *id,
+			struct block_node **node, struct hako_error *err)
+{
+	struct opening o = {.vm = vm, .class = class_find(CLASS_BLOCKDEV, "throttle")};
+	struct block_node *below = *node;
+	int ret = keyvals_add(&o.kv, "file", below->obj.id);
+
+	for (size_t i = 0; i < options->n && ret == 0; i++) {
+		if (!starts_with(options->v[i].key, "throttling.") ||
+		    !is_known(o.class, options->v[i].key))
+			continue;
+		options->v[i].used = true;
+		ret = keyvals_add(&o.kv, options->v[i].key, options->v[i].value);
+	}
+	if (ret == 0 && below->read_only)
+		ret = keyvals_add(&o.kv, "read-only", "on");
+	if (ret == 0 && below->can_discard)
+		ret = keyvals_add(&o.kv, "discard", "unmap");
+	if (ret < 0)
+		error_errno(err, ret, "options");
+	else
+		ret = make_node(&o, id, node, err);
+	keyvals_free(&o.kv);
+	if (ret < 0)
+		object_destroy(&below->obj);
+	return ret;
+}
+
+static bool is_throttled(const struct keyvals *options)
+{
+	for (size_t i = 0; options && i < options->n; i++)
+		if (!options->v[i].used && starts_with(options->v[i].key, "throttling."))
+			return true;
+	return false;
+}
+
 int block_open(struct vm *vm, const char *filename, const char *format, struct keyvals *options,
 	       const char *id, struct block_node **node, struct hako_error *err)
 {
 	struct opening o = {.vm = vm};
 	const char *name = options ? keyvals_take(options, "node-name") : NULL;
+	bool throttled = false;
 	int ret = filename ? parse_name(&o, filename, err) : 0;
 
 	if (ret == 0 && (ret = collect(&o, options)) < 0)
 		error_errno(err, ret, "options");
 	o.driver = format ? format : keyvals_get(&o.kv, "driver");
+	if (ret == 0 && !o.driver && (ret = name_file(&o)) < 0)
+		error_errno(err, ret, "options");
 	if (ret == 0)
 		ret = find_class(&o, err);
-	if (ret == 0)
+	if (ret == 0) {
 		choose_fast_path(&o);
-	if (ret == 0)
-		ret = make_node(&o, name ? name : id, node, err);
+		throttled = strcmp(o.class->name, "throttle") && is_throttled(options);
+		id = name ? name : id;
+		ret = make_node(&o, throttled ? NULL : id, node, err);
+	}
 	if (ret == 0)
 		mark_taken(&o, options);
 	keyvals_free(&o.kv);
+	if (ret == 0 && throttled)
+		ret = add_throttle(vm, options, id, node, err);
 	return ret;
 }

@@ -176,6 +176,194 @@ START_TEST(filters_grow)
 }
 END_TEST
 
+/* --- throttle ---------------------------------------------------------------------------------- */
+
+static void make_group(const char *options)
+{
+	struct keyvals kv = {0};
+
+	ck_assert_int_eq(keyvals_parse(&kv, options, NULL, &err), 0);
+	ck_assert_msg(object_new(vm, class_find(CLASS_OBJECT, "throttle-group"), &kv, NULL, &err) ==
+			      0,
+		      "%s", err.message);
+	keyvals_free(&kv);
+}
+
+struct many {
+	struct block_node *nodes[2];
+	struct block_req reqs[64];
+	struct iovec iov;
+	int n, done;
+	uint64_t bytes;
+	enum block_op op;
+};
+
+static void many_done(struct block_req *req, int res)
+{
+	struct many *m = req->opaque;
+
+	ck_assert_int_eq(res, 0);
+	bump(&m->done);
+}
+
+static void many_submit(void *arg)
+{
+	struct many *m = arg;
+
+	for (int i = 0; i < m->n; i++) {
+		m->reqs[i] = (struct block_req){.op = m->op,
+						.bytes = m->bytes,
+						.iov = &m->iov,
+						.niov = 1,
+						.done = many_done,
+						.loop = loop,
+						.opaque = m};
+		block_submit(m->nodes[i % 2], &m->reqs[i]);
+	}
+}
+
+/* @n requests at once, by turns to both nodes; nanoseconds until all are done. */
+static uint64_t at_once(struct block_node *a, struct block_node *b, enum block_op op, int n,
+			uint64_t bytes)
+{
+	struct many m = {.nodes = {a, b}, .n = n, .op = op, .bytes = bytes, .iov = {buf, bytes}};
+	uint64_t start = clock_now();
+
+	loop_call(loop, many_submit, &m);
+	ck_assert(wait_for(&m.done, n));
+	return clock_now() - start;
+}
+
+#define MS 1000000ull
+
+/* Lower bounds only, since the machine may be slow: n units at a rate take so long, but for what fits into the bucket. */
+START_TEST(rates)
+{
+	struct block_node *n, *m;
+
+	set_up(_i);
+	make_image(1 * MiB);
+	must_make("f", "%s", image);
+	n = must_make("a", "driver=throttle,file=f,throttling.iops-total=100");
+	ck_assert_uint_ge(at_once(n, n, BLOCK_READ, 40, 512), 290 * MS); /* 10 are free */
+	end(n);
+	n = must_make("a", "driver=throttle,file=f,throttling.iops-read=100");
+	ck_assert_uint_ge(at_once(n, n, BLOCK_READ, 20, 512), 90 * MS);
+	end(n);
+	n = must_make("a", "driver=throttle,file=f,throttling.bps-write=20K");
+	ck_assert_uint_ge(at_once(n, n, BLOCK_WRITE, 8, 1024), 240 * MS);
+	end(n);
+	n = must_make("a",
+		      "driver=throttle,file=f,throttling.iops-total=100,throttling.iops-size=512");
+	ck_assert_uint_ge(at_once(n, n, BLOCK_READ, 5, 4096), 210 * MS);
+	end(n);
+	/* Bursts: all at once is allowed, and then no more. */
+	n = must_make(
+		"a",
+		"driver=throttle,file=f,throttling.iops-total=10,throttling.iops-total-max=30");
+	ck_assert_uint_ge(at_once(n, n, BLOCK_READ, 33, 512), 190 * MS);
+	end(n);
+	/* A group shares. */
+	make_group("id=g,x-iops-total=100");
+	n = must_make("a", "driver=throttle,file=f,throttle-group=g");
+	m = must_make("b", "driver=throttle,file=f,throttle-group=g");
+	ck_assert_uint_ge(at_once(n, m, BLOCK_READ, 40, 512), 290 * MS);
+	end(n);
+	end(m);
+	n = must_make("a", "driver=throttle,file=f,throttling.group=h,throttling.iops-total=100");
+	m = must_make("b", "driver=throttle,file=f,throttling.group=h");
+	ck_assert_uint_ge(at_once(n, m, BLOCK_READ, 40, 512), 290 * MS);
+	end(n);
+	end(m);
+	tear_down();
+}
+END_TEST
+
+/* What is not limited does not wait: a thousand seconds would be noticed. */
+START_TEST(no_limit_no_wait)
+{
+	struct block_node *n;
+	struct keyvals kv = {0};
+
+	set_up(_i);
+	make_image(1 * MiB);
+	must_make("f", "%s", image);
+	n = must_make("a", "driver=throttle,file=f,throttling.iops-write=1");
+	ck_assert_uint_lt(at_once(n, n, BLOCK_READ, 64, 512), 60000 * MS);
+	for (int i = 0; i < 100; i++)
+		ck_assert_int_eq(run_req(n, BLOCK_FLUSH, 0, 0, 0, NULL, 0), 0);
+	end(n);
+	n = must_make(
+		"a",
+		"driver=throttle,file=f,throttling.iops-total=10,throttling.iops-total-max=1000");
+	ck_assert_uint_lt(at_once(n, n, BLOCK_READ, 64, 512), 60000 * MS);
+	end(n);
+	/* throttling.… of --disk puts the filter on top. */
+	ck_assert_int_eq(
+		keyvals_parse(&kv, "throttling.iops-total=100,serial=x,discard=unmap", NULL, &err),
+		0);
+	ck_assert_msg(block_open(vm, image, "raw", &kv, "top", &n, &err) == 0, "%s", err.message);
+	ck_assert_str_eq(n->obj.class->name, "throttle");
+	ck_assert_str_eq(n->obj.id, "top");
+	ck_assert_str_eq(n->file->obj.class->name, "file");
+	ck_assert(n->can_discard);
+	ck_assert(kv.v[0].used && !kv.v[1].used && kv.v[2].used);
+	keyvals_free(&kv);
+	object_destroy(&n->obj);
+	ck_assert_ptr_null(object_find(vm, CLASS_BLOCKDEV, "#block0"));
+	tear_down();
+}
+END_TEST
+
+static void hurry(void *arg)
+{
+	block_hurry(arg, loop);
+}
+
+START_TEST(those_who_wait_can_be_hurried)
+{
+	struct block_node *n, *raw;
+	struct many m = {.n = 64, .op = BLOCK_READ, .bytes = 512, .iov = {buf, 512}};
+
+	set_up(_i);
+	make_image(1 * MiB);
+	n = must_make("a", "driver=throttle,file.filename=%s,throttling.iops-total=1", image);
+	raw = must_make("r", "driver=raw,file=a");
+	m.nodes[0] = m.nodes[1] = raw;
+	loop_call(loop, many_submit, &m);
+	usleep(20000);
+	ck_assert_int_lt(__atomic_load_n(&m.done, __ATOMIC_ACQUIRE), 3);
+	loop_call(loop, hurry, raw);
+	ck_assert(wait_for(&m.done, 64));
+	end(raw);
+	end(n);
+	tear_down();
+}
+END_TEST
+
+START_TEST(bad_limits)
+{
+	set_up(_i);
+	make_image(1 * MiB);
+	must_make("f", "%s", image);
+	refused("exclude each other",
+		"driver=throttle,file=f,throttling.iops-total=1,throttling.iops-read=1");
+	refused("bps-read-max needs bps-read", "driver=throttle,file=f,throttling.bps-read-max=1");
+	refused("is less than",
+		"driver=throttle,file=f,throttling.bps-read-max=1,throttling.bps-read=2");
+	refused("bps-read-max-length needs",
+		"driver=throttle,file=f,throttling.bps-read=2,throttling.bps-read-max-length=2");
+	refused("iops-size needs",
+		"driver=throttle,file=f,throttling.bps-read=2,throttling.iops-size=2");
+	refused("no such group", "driver=throttle,file=f,throttle-group=zap");
+	refused("exclude each other",
+		"driver=throttle,file=f,throttle-group=zap,throttling.bps-read=2");
+	refused("did you mean throttling.bps-total",
+		"driver=throttle,file=f,throttling.bps-totl=2");
+	tear_down();
+}
+END_TEST
+
 /* --- null-co ----------------------------------------------------------------------------------- */
 
 START_TEST(nothing_there)
@@ -199,8 +387,16 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		errors_are_injected, events_and_states, delays_are_injected,
-		bad_rules,	     filters_grow,	nothing_there,
+		errors_are_injected,
+		events_and_states,
+		delays_are_injected,
+		bad_rules,
+		filters_grow,
+		nothing_there,
+		rates,
+		no_limit_no_wait,
+		those_who_wait_can_be_hurried,
+		bad_limits,
 	};
 
 	return run_tests("block filters", tests, ARRAY_SIZE(tests), NULL);

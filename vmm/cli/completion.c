@@ -24,7 +24,7 @@ static void print_classes(enum class_kind kind, const char *list)
 
 static const char *const kinds[CLASS_KINDS] = {
 	[CLASS_MACHINE] = "machine", [CLASS_DEVICE] = "device",	  [CLASS_BLOCKDEV] = "blockdev",
-	[CLASS_NETDEV] = "netdev",   [CLASS_CHARDEV] = "chardev",
+	[CLASS_NETDEV] = "netdev",   [CLASS_CHARDEV] = "chardev", [CLASS_OBJECT] = "object",
 };
 
 /* The names that a class goes by, as patterns: of "virtio-rng-pci" also "virtio-rng". */

@@ -16,6 +16,7 @@ static const struct {
 	[CLASS_BLOCKDEV] = {"blockdev", "Disk nodes, for --blockdev and --disk"},
 	[CLASS_NETDEV] = {"netdev", "Networks, for --netdev and --net"},
 	[CLASS_CHARDEV] = {"chardev", "Character backends, for --chardev and --console"},
+	[CLASS_OBJECT] = {"object", "What others share, for --object"},
 };
 
 #define LEFT_WIDTH 28
