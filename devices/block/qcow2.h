@@ -150,6 +150,7 @@ struct qcow2 {
 
 	/* Allocation. */
 	uint64_t free_hint; /* no cluster below is free */
+	uint64_t taken;	    /* allocations so far */
 	uint64_t
 		compressed_offset; /* where the next compressed cluster goes in its cluster, 0: in a new one */
 	struct qcow2_free *frees;

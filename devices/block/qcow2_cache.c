@@ -356,12 +356,10 @@ static void wait_for_passed(struct qcow2 *q)
 		co_queue_wait(&q->phase_ended);
 }
 
-static int commit(struct qcow2 *q, bool refcounts)
+static int commit_tables(struct qcow2 *q, bool refcounts)
 {
 	int ret = 0;
 
-	if (q->corrupt)
-		return -EIO;
 	if (refcounts)
 		ret = commit_refcounts(q);
 	if (ret == 0)
@@ -380,11 +378,22 @@ static int commit(struct qcow2 *q, bool refcounts)
 	}
 	if (q->nfrees) {
 		wait_for_passed(q);
-		q->committing = true;
 		qcow2_apply_frees(q);
-		q->committing = false;
 	}
 	return 0;
+}
+
+static int commit(struct qcow2 *q, bool refcounts)
+{
+	int ret;
+
+	if (q->corrupt)
+		return -EIO;
+	/* It allocates too, for which the cache may have to grow for a while instead of calling here again. */
+	q->committing = true;
+	ret = commit_tables(q, refcounts);
+	q->committing = false;
+	return ret;
 }
 
 int qcow2_commit(struct qcow2 *q)

@@ -453,19 +453,83 @@ static int take(struct qcow2 *q, uint64_t cluster, uint64_t n)
 			q, "%s is where the refcounts say that %llu bytes at offset %llu are free",
 			qcow2_meta_name(kind), (unsigned long long)(n << q->cluster_bits),
 			(unsigned long long)(cluster << q->cluster_bits));
+	q->taken++;
 	for (uint64_t i = 0; i < n && ret == 0; i++)
 		ret = qcow2_set_refcount(q, (cluster + i) << q->cluster_bits, 1);
 	return ret;
 }
 
+/* Make @k blocks in memory, for the ranges from @block on, which have none: they are the first clusters of these ranges together. */
+static int new_blocks(struct qcow2 *q, uint64_t block, uint64_t k)
+{
+	uint64_t cluster = block << q->refblock_bits,
+		 slices = 1ull << (q->refblock_bits - q->refslice_shift);
+	int ret = 0;
+
+	for (uint64_t i = 0; i < k && ret == 0; i++) {
+		uint64_t offset = (cluster + i) << q->cluster_bits;
+		uint64_t key = (cluster + (i << q->refblock_bits)) >> q->refslice_shift;
+
+		ret = qcow2_meta_add(q, offset, q->cluster_size, QCOW2_META_REFBLOCK);
+		for (uint64_t j = 0; j < slices && ret == 0; j++) {
+			struct qcow2_table *t;
+
+			ret = qcow2_cache_get(q, &q->refblocks, key + j,
+					      offset + (j << q->refblocks.bits), true, &t);
+			if (ret == 0)
+				qcow2_table_put(t);
+		}
+		if (ret == 0)
+			set_reftable(q, block + i, offset);
+	}
+	for (uint64_t i = 0; i < k && ret == 0; i++)
+		ret = qcow2_set_refcount(q, (cluster + i) << q->cluster_bits, 1);
+	return ret;
+}
+
+/*
+ * More clusters in a row than a refcount block counts. Blocks are the first of the clusters that they count, so there never is such a row but behind
+ * all ranges that have blocks, with the blocks for all of it in front.
+ */
+static int alloc_large(struct qcow2 *q, uint64_t n, uint64_t *offset)
+{
+	uint64_t block, k = 0, before, cluster;
+	int ret;
+
+	do {
+		before = k;
+		k = (n + k + (1ull << q->refblock_bits) - 1) >> q->refblock_bits;
+	} while (k != before);
+	for (;;) {
+		for (block = q->reftable_size; block && !q->reftable[block - 1]; block--)
+			;
+		if (block + k <= q->reftable_size)
+			break;
+		ret = grow_reftable(q, block + k - 1);
+		if (ret < 0)
+			return ret;
+	}
+	cluster = (block << q->refblock_bits) + k;
+	if (cluster + n > QCOW2_MAX_OFFSET >> q->cluster_bits)
+		return -EFBIG;
+	ret = new_blocks(q, block, k);
+	if (ret == 0)
+		ret = take(q, cluster, n);
+	*offset = cluster << q->cluster_bits;
+	q->high_water = MAX(q->high_water, (cluster + n) << q->cluster_bits);
+	return ret;
+}
+
 int qcow2_alloc(struct qcow2 *q, uint64_t *n, uint64_t min, uint64_t *offset)
 {
-	uint64_t cluster = q->free_hint, run = 0;
+	uint64_t cluster = q->free_hint, run = 0, taken;
 	bool first = true;
 	int ret;
 
 	if (q->corrupt)
 		return -EIO;
+	if (min >= 1ull << q->refblock_bits)
+		return alloc_large(q, *n, offset);
 	for (;; cluster += run) {
 		ret = next_free(q, &cluster);
 		if (ret < 0)
@@ -473,10 +537,14 @@ int qcow2_alloc(struct qcow2 *q, uint64_t *n, uint64_t min, uint64_t *offset)
 		if (first)
 			q->free_hint = cluster;
 		first = false;
+		taken = q->taken;
 		ret = free_run(q, cluster, *n, &run);
 		if (ret < 0)
 			return ret;
-		if (run >= min)
+		/* Looking may need a larger refcount table, which may have been put there. */
+		if (taken != q->taken)
+			run = 0;
+		else if (run >= min)
 			break;
 	}
 	if (cluster + run > QCOW2_MAX_OFFSET >> q->cluster_bits)
