@@ -347,10 +347,14 @@ def bare_metal(lab):
     if not os.path.exists('/dev/vhost-net'):
         raise guest.Skip('no /dev/vhost-net')
     for line in sh(os.path.join(guest.TOP, 'tests', 'guest', 'run'), '*/net-vhost*', check=False).splitlines():
-        found = re.match(r'(ok|not ok|skip) \S*/(\S+?):? ?(.*)', line)
+        found = re.match(r'(ok|not ok|skip) (\w+)/([^\s:]+):? ?(.*)', line)
         if found:
-            board = line.split('/', maxsplit=1)[0].rsplit(' ', 1)[1]
-            lab.ok(f'{board}.{found.group(2)}', found.group(1) == 'ok', found.group(3))
+            word, board, name, why = found.groups()
+            lab.ok(f'{board}.{name}', word == 'ok', why)
+    unit = os.path.join(guest.TOP, 'build-san', 'unit', 'test_vhost_kernel')
+    if os.path.exists(unit):
+        said = sh(unit, check=False)
+        lab.ok('unit', re.search(r'^100%: Checks: [1-9]', said, re.M), said)
 
 
 def _test(name, function, *args, long=False):

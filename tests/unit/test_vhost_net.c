@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The network card with its queues served by vhost: who serves when, what is handed over, what fails. With a vhost-net of the test's own;
- * tests/lab runs the kernel's.
+ * test_vhost_kernel.c has the kernel's.
  */
 #include "fake_vhost.h"
 #include "virtio/net.h"
