@@ -2,7 +2,7 @@
 /* QCOW2: the node, from its options to its end. */
 #include <stdlib.h>
 
-#include "qcow2.h"
+#include "qcow2_manage.h"
 #include "vmm/vm.h"
 
 #define SLICE_BITS     12 /* of both caches: what is read at once */
@@ -198,8 +198,12 @@ static int qcow2_create(struct object *obj, struct hako_error *err)
 /* What was not flushed goes to the file now; the image is consistent if that fails. */
 static void finish_writing(struct qcow2 *q)
 {
+	struct hako_error err;
+
 	if (!q->writing)
 		return;
+	if (qcow2_bitmaps_stop(q, &err) < 0)
+		vm_log(q->node.obj.vm, "%s: %s", q->node.obj.id ?: "qcow2", err.message);
 	if (qcow2_commit_all(q) < 0)
 		vm_log(q->node.obj.vm, "%s: the image could not be closed as it should be",
 		       q->node.obj.id ?: "qcow2");
@@ -250,7 +254,10 @@ static int begin_writing(struct qcow2 *q, struct hako_error *err)
 		qcow2_corrupt(q, "%s", overlap.message);
 	else if (ret < 0)
 		return error_set(err, ret, "%s", overlap.message);
-	return 0;
+	if (!q->corrupt)
+		ret = qcow2_bitmaps_start(q, err);
+	q->writing = ret == 0 || q->corrupt;
+	return q->corrupt ? 0 : ret;
 }
 
 static int qcow2_use(struct block_node *node, unsigned int use, struct hako_error *err)
@@ -365,6 +372,7 @@ static const struct block_ops qcow2_ops = {
 	.attach = qcow2_attach,
 	.detach = qcow2_detach,
 	.status = qcow2_status,
+	.resize = qcow2_resize,
 };
 
 static const char *const overlap_names[] = {"none", "constant", "cached", "all", NULL};
