@@ -688,6 +688,29 @@ static int run(struct check *c)
 	return ret;
 }
 
+int qcow2_change_refcount_order(struct block_node *file, unsigned int order, struct hako_error *err)
+{
+	struct qcow2_check check = {.fix = 0};
+	struct check c = {.file = file, .r = &check, .err = err};
+	int ret = new_check(&c);
+
+	if (ret < 0)
+		return ret;
+	ret = count_all(&c, true);
+	if (ret == 0)
+		ret = check_compare(&c, 0);
+	if (ret == 0 && (check.corruptions || check.check_errors))
+		ret = error_set(err, -EIO, "the image is damaged, repair it first");
+	if (ret == 0)
+		ret = count_all(&c, false);
+	if (ret == 0) {
+		c.q->refcount_order = order;
+		ret = check_rebuild(&c);
+	}
+	free_check(&c);
+	return ret;
+}
+
 int qcow2_check(struct block_node *file, struct qcow2_check *check, struct hako_error *err)
 {
 	struct check c = {.file = file, .r = check, .err = err};

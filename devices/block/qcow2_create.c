@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "image.h"
-#include "qcow2_format.h"
+#include "qcow2_manage.h"
 
-struct qcow2_create {
+struct create_options {
 	uint64_t size, cluster_size;
 	char *backing_file, *backing_fmt, *data_file;
 	unsigned int refcount_bits;
@@ -32,41 +32,41 @@ static const char *const compression_names[] = {"zlib", "zstd", NULL};
 
 /* In the order in which qemu-img shows them. */
 static const struct option qcow2_create_options[] = {
-	OPT_BOOL("encryption", struct qcow2_create, encryption, NULL, "not supported"),
-	OPT_STRING("encrypt.format", struct qcow2_create, encrypt_format, NULL, "not supported"),
-	OPT_SIZE("cluster_size", struct qcow2_create, cluster_size, "64k", 0, 0,
+	OPT_BOOL("encryption", struct create_options, encryption, NULL, "not supported"),
+	OPT_STRING("encrypt.format", struct create_options, encrypt_format, NULL, "not supported"),
+	OPT_SIZE("cluster_size", struct create_options, cluster_size, "64k", 0, 0,
 		 "unit of allocation, 512 to 2M"),
-	OPT_BOOL("extended_l2", struct qcow2_create, extended_l2, "off",
+	OPT_BOOL("extended_l2", struct create_options, extended_l2, "off",
 		 "clusters of 32 subclusters each, which are allocated separately"),
-	OPT_ENUM("preallocation", struct qcow2_create, prealloc, NULL, image_prealloc_names,
+	OPT_ENUM("preallocation", struct create_options, prealloc, NULL, image_prealloc_names,
 		 "off, metadata, falloc or full: allocate all clusters now"),
-	OPT_ENUM("compression_type", struct qcow2_create, compression_type, "zlib",
+	OPT_ENUM("compression_type", struct create_options, compression_type, "zlib",
 		 compression_names, "of compressed clusters"),
-	OPT_SIZE("size", struct qcow2_create, size, NULL, 0, 0, "size of the virtual disk"),
-	OPT_ENUM("compat", struct qcow2_create, compat, NULL, compat_names,
+	OPT_SIZE("size", struct create_options, size, NULL, 0, 0, "size of the virtual disk"),
+	OPT_ENUM("compat", struct create_options, compat, NULL, compat_names,
 		 "version of the format: v3 (1.1) or v2 (0.10)"),
-	OPT_STRING("backing_file", struct qcow2_create, backing_file, NULL,
+	OPT_STRING("backing_file", struct create_options, backing_file, NULL,
 		   "image to read what this one does not have"),
-	OPT_STRING("backing_fmt", struct qcow2_create, backing_fmt, NULL,
+	OPT_STRING("backing_fmt", struct create_options, backing_fmt, NULL,
 		   "format of the backing file"),
-	OPT_STRING("data_file", struct qcow2_create, data_file, NULL,
+	OPT_STRING("data_file", struct create_options, data_file, NULL,
 		   "file for the data, this one keeping the metadata"),
-	OPT_BOOL("data_file_raw", struct qcow2_create, data_file_raw, NULL,
+	OPT_BOOL("data_file_raw", struct create_options, data_file_raw, NULL,
 		 "keep the data file readable as a raw image"),
-	OPT_BOOL("lazy_refcounts", struct qcow2_create, lazy_refcounts, "off",
+	OPT_BOOL("lazy_refcounts", struct create_options, lazy_refcounts, "off",
 		 "put off updates of refcounts; after a crash the image is repaired"),
-	OPT_UINT("refcount_bits", struct qcow2_create, refcount_bits, "16", 0, UINT32_MAX,
+	OPT_UINT("refcount_bits", struct create_options, refcount_bits, "16", 0, UINT32_MAX,
 		 "width of a refcount: 1, 2, 4 … 64"),
-	OPT_BOOL("nocow", struct qcow2_create, nocow, NULL, "no copy on write, on btrfs"),
+	OPT_BOOL("nocow", struct create_options, nocow, NULL, "no copy on write, on btrfs"),
 	OPT_END,
 };
 
-static bool is_v2(const struct qcow2_create *o)
+static bool is_v2(const struct create_options *o)
 {
 	return o->compat == COMPAT_V2 || o->compat == COMPAT_0_10;
 }
 
-static int check_v2(const struct qcow2_create *o, struct hako_error *err)
+static int check_v2(const struct create_options *o, struct hako_error *err)
 {
 	const char *what = NULL;
 
@@ -83,7 +83,7 @@ static int check_v2(const struct qcow2_create *o, struct hako_error *err)
 	return what ? error_set(err, -EINVAL, "%s needs compat=v3", what) : 0;
 }
 
-static int check_names(const struct qcow2_create *o, struct hako_error *err)
+static int check_names(const struct create_options *o, struct hako_error *err)
 {
 	if (o->backing_fmt && !o->backing_file)
 		return error_set(err, -EINVAL, "backing_fmt needs backing_file");
@@ -104,7 +104,7 @@ static int check_names(const struct qcow2_create *o, struct hako_error *err)
 	return 0;
 }
 
-static int check_options(const struct qcow2_create *o, struct hako_error *err)
+static int check_options(const struct create_options *o, struct hako_error *err)
 {
 	int ret;
 
@@ -132,13 +132,13 @@ struct layout {
 	uint64_t table_at, blocks_at, l1_at, l2_at, data_at;
 };
 
-static unsigned int l2_entry_size(const struct qcow2_create *o)
+static unsigned int l2_entry_size(const struct create_options *o)
 {
 	return o->extended_l2 ? 16 : 8;
 }
 
 /* What it takes to count the references to @clusters clusters and to the counters themselves. */
-static void count_refcounts(const struct qcow2_create *o, uint64_t clusters, struct layout *l)
+static void count_refcounts(const struct create_options *o, uint64_t clusters, struct layout *l)
 {
 	uint64_t per_block = o->cluster_size * 8 / o->refcount_bits, before;
 
@@ -150,12 +150,12 @@ static void count_refcounts(const struct qcow2_create *o, uint64_t clusters, str
 	} while (l->blocks + l->table != before);
 }
 
-static uint64_t clusters_of(const struct qcow2_create *o, uint64_t bytes)
+static uint64_t clusters_of(const struct create_options *o, uint64_t bytes)
 {
 	return bytes / o->cluster_size + !!(bytes % o->cluster_size);
 }
 
-static int make_layout(const struct qcow2_create *o, bool allocated, struct layout *l,
+static int make_layout(const struct create_options *o, bool allocated, struct layout *l,
 		       struct hako_error *err)
 {
 	uint64_t data = clusters_of(o, o->size), used;
@@ -234,7 +234,7 @@ static void seek(struct writer *w, uint64_t offset, bool is_block)
 }
 
 /* The refcounts of all clusters are 1. */
-static void put_blocks(struct writer *w, const struct qcow2_create *o, const struct layout *l)
+static void put_blocks(struct writer *w, const struct create_options *o, const struct layout *l)
 {
 	unsigned int bits = o->refcount_bits, n;
 	uint64_t left, word;
@@ -254,7 +254,7 @@ static void put_blocks(struct writer *w, const struct qcow2_create *o, const str
 }
 
 /* Entries of L2 tables for clusters that are there and read as what the backing file or else the data says. */
-static void put_l2(struct writer *w, const struct qcow2_create *o, const struct layout *l,
+static void put_l2(struct writer *w, const struct create_options *o, const struct layout *l,
 		   bool is_block)
 {
 	uint64_t start = o->data_file ? 0 : l->data_at * o->cluster_size;
@@ -270,7 +270,7 @@ static void put_l2(struct writer *w, const struct qcow2_create *o, const struct 
 	}
 }
 
-static int write_tables(int fd, const char *filename, const struct qcow2_create *o,
+static int write_tables(int fd, const char *filename, const struct create_options *o,
 			const struct layout *l, bool is_block, struct hako_error *err)
 {
 	struct writer *w = malloc(sizeof(*w));
@@ -335,7 +335,7 @@ static void put_extension(struct header_buf *b, uint32_t type, const void *data,
 	put_bytes(b, data, len, ALIGN_UP(len, 8));
 }
 
-static void put_header(struct header_buf *b, const struct qcow2_create *o, const struct layout *l)
+static void put_header(struct header_buf *b, const struct create_options *o, const struct layout *l)
 {
 	uint64_t cs = o->cluster_size, incompatible = 0;
 	struct qcow2_header h = {
@@ -367,7 +367,7 @@ static void put_header(struct header_buf *b, const struct qcow2_create *o, const
 		put_bytes(b, &h, sizeof(h), sizeof(h));
 }
 
-static int write_header(int fd, const char *filename, const struct qcow2_create *o,
+static int write_header(int fd, const char *filename, const struct create_options *o,
 			const struct layout *l, struct hako_error *err)
 {
 	struct header_buf b = {calloc(1, o->cluster_size), o->cluster_size, 0, false};
@@ -405,7 +405,7 @@ static int write_header(int fd, const char *filename, const struct qcow2_create 
 }
 
 /* A descriptor, which keeps it locked. */
-static int create_data_file(const struct qcow2_create *o, struct hako_error *err)
+static int create_data_file(const struct create_options *o, struct hako_error *err)
 {
 	int fd = image_create_file(o->data_file, o->nocow, err);
 	int ret;
@@ -420,7 +420,7 @@ static int create_data_file(const struct qcow2_create *o, struct hako_error *err
 }
 
 /* The header comes last: what is there before that is no image. */
-static int write_image(int fd, const char *filename, const struct qcow2_create *o,
+static int write_image(int fd, const char *filename, const struct create_options *o,
 		       const struct layout *l, struct hako_error *err)
 {
 	uint64_t cs = o->cluster_size;
@@ -440,7 +440,7 @@ static int write_image(int fd, const char *filename, const struct qcow2_create *
 
 static int qcow2_create(const char *filename, const void *options, struct hako_error *err)
 {
-	struct qcow2_create o = *(const struct qcow2_create *)options;
+	struct create_options o = *(const struct create_options *)options;
 	int fd, data_fd = -1, ret;
 	struct layout l;
 
@@ -467,9 +467,9 @@ static int qcow2_create(const char *filename, const void *options, struct hako_e
 static int qcow2_measure(const void *options, uint64_t data, struct image_measure *m,
 			 struct hako_error *err)
 {
-	const struct qcow2_create *o = options;
+	const struct create_options *o = options;
 	uint64_t whole = clusters_of(o, o->size) * o->cluster_size;
-	struct qcow2_create all = *o;
+	struct create_options all = *o;
 	struct layout l;
 	int ret = check_options(o, err);
 
@@ -487,7 +487,7 @@ static int qcow2_measure(const void *options, uint64_t data, struct image_measur
 
 static uint64_t qcow2_cluster_size(const void *options)
 {
-	const struct qcow2_create *o = options;
+	const struct create_options *o = options;
 
 	return o->cluster_size;
 }
@@ -496,7 +496,8 @@ const struct image_format image_qcow2 = {
 	.name = "qcow2",
 	.help = "allocated as it is written, with backing files, snapshots and compression",
 	.create_options = qcow2_create_options,
-	.create_size = sizeof(struct qcow2_create),
+	.create_size = sizeof(struct create_options),
+	.amend_options = qcow2_amend_options,
 	.create = qcow2_create,
 	.measure = qcow2_measure,
 	.cluster_size = qcow2_cluster_size,

@@ -156,4 +156,29 @@ struct qcow2_check {
  */
 int qcow2_check(struct block_node *file, struct qcow2_check *check, struct hako_error *err);
 
+/**
+ * Give refcounts another width: write all of them anew, and one write of the header makes them count. As qcow2_check(). -ERANGE: there is a
+ * cluster with more references; -EIO: the image is damaged.
+ */
+int qcow2_change_refcount_order(struct block_node *file, unsigned int order,
+				struct hako_error *err);
+
+/* --- qcow2_amend.c ------------------------------------------------------------------------------- */
+
+/* What `-o` of amend says; all zero: nothing. */
+struct qcow2_amend {
+	char *backing_file, *backing_fmt, *data_file;
+	int compat;			   /* as in qcow2_amend_options */
+	int data_file_raw, lazy_refcounts; /* enum option_onoffauto; AUTO: as it is */
+	unsigned int refcount_bits;
+	uint64_t size; /* the caller's business: block_resize() */
+};
+extern const struct option qcow2_amend_options[];
+
+/** Change the image in @file, which nobody else uses. Needs no node of the format above @file. */
+int qcow2_amend(struct block_node *file, const struct qcow2_amend *options, struct hako_error *err);
+/** Another backing file's name (NULL or empty: none) and format (NULL: none) in the header of an open node, and nothing else. */
+int qcow2_change_backing(struct block_node *node, const char *name, const char *format,
+			 struct hako_error *err);
+
 #endif
