@@ -71,6 +71,9 @@ int qcow2_switch_l1(struct qcow2 *q, uint64_t *l1, uint32_t n, uint64_t offset, 
 int qcow2_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
 		 struct hako_error *err);
 
+/** Drop all data, so that the backing node shows. Snapshots stay. */
+int qcow2_make_empty(struct block_node *node, struct hako_error *err);
+
 /* --- qcow2_bitmap_table.c ----------------------------------------------------------------------- */
 
 #define QCOW2_MAX_BITMAP_DIRECTORY (64 * MiB)

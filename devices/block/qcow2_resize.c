@@ -265,6 +265,29 @@ static int shrink(struct qcow2 *q, uint64_t length, struct hako_error *err)
 	return qcow2_has_data_file(q) ? block_resize(q->data, length, BLOCK_PREALLOC_OFF, err) : 0;
 }
 
+int qcow2_make_empty(struct block_node *node, struct hako_error *err)
+{
+	struct qcow2 *q;
+	int ret;
+
+	if (!qcow2_is_node(node))
+		return error_set(err, -ENOTSUP, "a %s image can not be emptied",
+				 node->obj.class->name);
+	q = qcow2_of(node);
+	if (node->read_only)
+		return error_set(err, -EROFS, "the image is open for reading only");
+	qcow2_freeze(q);
+	ret = qcow2_commit_all(q);
+	if (ret == 0)
+		ret = drop_tables(q, 0);
+	if (ret == 0)
+		ret = qcow2_commit_all(q);
+	if (ret == 0)
+		ret = cut_file(q);
+	qcow2_thaw(q);
+	return ret < 0 ? error_errno(err, ret, "emptying the image") : 0;
+}
+
 int qcow2_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
 		 struct hako_error *err)
 {
