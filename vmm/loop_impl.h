@@ -65,6 +65,7 @@ struct loop {
 	struct loop_defer *defer, **defer_tail;
 	struct loop_io *io, **io_tail; /* not yet given to the kernel */
 	unsigned int inflight;	       /* I/O of both kinds: waiting and with the kernel */
+	unsigned int ngiven;	       /* of these, with the kernel; io_uring's */
 	struct loop_call_msg *called;  /* to be told at the end of this turn */
 	int signals[LOOP_MAX_SIGNALS];
 	unsigned int nsignals;

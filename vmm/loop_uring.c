@@ -13,11 +13,23 @@
 #define URING_SQ_ENTRIES 64
 #define URING_CQ_ENTRIES 1024 /* what does not fit waits in the kernel (IORING_FEAT_NODROP) */
 #define URING_FILES	 64
+
 /*
  * Requests that are handed over in one turn. Those that are served from the page cache are done when io_uring_enter(2) returns: with more
- * at a time the guest waits longer for the first, with fewer there are more entries and interrupts.
+ * at a time the guest waits longer for the first, with fewer there are more entries and interrupts. A device begins with the first while
+ * the rest is on its way.
  */
-#define URING_IO_BATCH	 8
+#define URING_BATCH_CACHED 8
+#define URING_BATCH	   16
+
+/*
+ * With many requests at a device, some are done at a time: a wait is for several of them, if that does not take much longer than for one, and
+ * a loop that looks for the first gives the others a moment. That saves entries.
+ */
+#define URING_MANY	  16
+#define URING_MIN_WAIT_US 50
+#define URING_PATIENCE_NS 3000
+#define URING_LONG_NS	  (60 * NSEC_PER_SEC)
 
 /*
  * A wake-up without an event, such as a change of a terminal's modes, ends a poll with EINVAL on some kernels (seen with 6.18): it
@@ -31,18 +43,30 @@
 #define TAG_SLOT 1ull
 #define TAG_NONE 2ull
 
+/* io_uring_getevents_arg, and a flag, as Linux 6.12 has them; headers may be older. */
+struct enter_arg {
+	uint64_t sigmask;
+	uint32_t sigmask_sz;
+	uint32_t min_wait_usec;
+	uint64_t ts;
+};
+#define FEAT_MIN_TIMEOUT (1u << 15)
+
 struct uring {
 	struct io_uring ring;
 	struct list changed; /* slots whose watch or state changed */
 	bool files_tried;
 	uint64_t files_used; /* bitmap of URING_FILES; 0 also if there is no table */
 	bool files;
-	bool stale; /* the kernel's flags were of no use when it was entered last */
+	bool min_wait;	      /* FEAT_MIN_TIMEOUT */
+	uint64_t waits_since; /* when kernel_waits() was first seen since the last entry; or 0 */
+	unsigned int batch;   /* of requests in one turn */
+	bool stale;	      /* the kernel's flags were of no use when it was entered last */
 };
 
 /* --- set-up ------------------------------------------------------------------------------------ */
 
-static int uring_setup(struct io_uring *ring)
+static int uring_setup(struct uring *u)
 {
 	/* Newest first: 6.1, 5.19, 5.18. */
 	static const unsigned int flags[] = {
@@ -52,6 +76,7 @@ static int uring_setup(struct io_uring *ring)
 		IORING_SETUP_SUBMIT_ALL,
 	};
 	const unsigned int needed = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP;
+	struct io_uring *ring = &u->ring;
 	int ret = -EINVAL;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(flags) && ret == -EINVAL; i++) {
@@ -61,6 +86,7 @@ static int uring_setup(struct io_uring *ring)
 		};
 
 		ret = io_uring_queue_init_params(URING_SQ_ENTRIES, ring, &p);
+		u->min_wait = p.features & FEAT_MIN_TIMEOUT;
 		if (ret == 0 && (p.features & needed) != needed) {
 			io_uring_queue_exit(ring);
 			ret = -EINVAL;
@@ -76,7 +102,7 @@ static int uring_init(struct loop *loop, struct hako_error *err)
 
 	if (!u)
 		return error_errno(err, -ENOMEM, "io_uring");
-	ret = uring_setup(&u->ring);
+	ret = uring_setup(u);
 	if (ret < 0) {
 		free(u);
 		error_errno(err, ret, "io_uring");
@@ -94,6 +120,7 @@ static int uring_init(struct loop *loop, struct hako_error *err)
 	/* Saves the look-up of the descriptor at each entry; nothing is lost if it is refused. */
 	(void)io_uring_register_ring_fd(&u->ring);
 	list_init(&u->changed);
+	u->batch = URING_BATCH_CACHED;
 	loop->engine = u;
 	return 0;
 }
@@ -122,10 +149,11 @@ static bool kernel_waits(const struct uring *u)
  * liburing's functions for this may enter more than once, or not fetch completions when there is nothing to wait for; here it is
  * one entry that does both.
  */
-static int uring_enter(struct uring *u, uint64_t timeout)
+static int uring_enter(struct uring *u, uint64_t timeout, unsigned int ngiven)
 {
 	struct __kernel_timespec ts;
-	struct io_uring_getevents_arg arg = {0};
+	unsigned int wait_for = timeout ? 1 : 0;
+	struct enter_arg arg = {0};
 	unsigned int flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
 	struct io_uring_sq *sq = &u->ring.sq;
 	unsigned int to_submit;
@@ -138,6 +166,12 @@ static int uring_enter(struct uring *u, uint64_t timeout)
 	to_submit = sq->sqe_tail - __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
 	if (!to_submit && !timeout && !kernel_waits(u))
 		return 0;
+	if (timeout && ngiven >= URING_MANY && u->min_wait) {
+		wait_for = ngiven / 2;
+		arg.min_wait_usec = URING_MIN_WAIT_US;
+		/* Without an end to the whole wait the kernel would not go on for the first after that. */
+		timeout = MIN(timeout, URING_LONG_NS);
+	}
 	if (timeout && timeout != LOOP_NO_TIMEOUT) {
 		ts.tv_sec = timeout / NSEC_PER_SEC;
 		ts.tv_nsec = timeout % NSEC_PER_SEC;
@@ -145,12 +179,16 @@ static int uring_enter(struct uring *u, uint64_t timeout)
 	}
 	if (u->ring.enter_ring_fd != u->ring.ring_fd)
 		flags |= IORING_ENTER_REGISTERED_RING;
-	ret = io_uring_enter2(u->ring.enter_ring_fd, to_submit, timeout ? 1 : 0, flags,
-			      (sigset_t *)&arg, sizeof(arg));
+	ret = io_uring_enter2(u->ring.enter_ring_fd, to_submit, wait_for, flags, (sigset_t *)&arg,
+			      sizeof(arg));
 	/*
 	 * Who adds work for us sets the flag after that, maybe when we have done the work already: then it stays for nothing, and to go
 	 * by it would be to enter over and over again.
 	 */
+	u->waits_since = 0;
+	if (to_submit >= URING_BATCH_CACHED && !timeout)
+		u->batch = io_uring_cq_ready(&u->ring) >= to_submit / 2 ? URING_BATCH_CACHED
+									: URING_BATCH;
 	u->stale = kernel_waits(u) && !io_uring_cq_ready(&u->ring);
 	return ret;
 }
@@ -161,7 +199,7 @@ static struct io_uring_sqe *uring_sqe(struct uring *u)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
 
 	if (unlikely(!sqe)) {
-		uring_enter(u, 0);
+		uring_enter(u, 0, 0);
 		sqe = io_uring_get_sqe(&u->ring);
 	}
 	return sqe;
@@ -246,11 +284,12 @@ static int flush_io(struct loop *loop, struct uring *u)
 {
 	for (unsigned int n = 0; loop->io; n++) {
 		struct loop_io *io = loop->io;
-		struct io_uring_sqe *sqe = n < URING_IO_BATCH ? uring_sqe(u) : NULL;
+		struct io_uring_sqe *sqe = n < u->batch ? uring_sqe(u) : NULL;
 
 		if (!sqe)
 			return -EAGAIN;
 		loop->io = io->next;
+		loop->ngiven++;
 		prep_io(sqe, io);
 	}
 	loop->io_tail = &loop->io;
@@ -264,7 +303,7 @@ static void uring_wait(struct loop *loop, uint64_t timeout)
 	if (flush_slots(u) < 0 || flush_io(loop, u) < 0)
 		timeout = 0;
 	/* Errors: EINTR, ETIME; EBUSY and EAGAIN, if the kernel is short of memory. What is left goes with the next turn. */
-	uring_enter(u, timeout);
+	uring_enter(u, timeout, loop->ngiven);
 }
 
 /* --- completions ------------------------------------------------------------------------------- */
@@ -273,7 +312,18 @@ static bool uring_pending(struct loop *loop)
 {
 	struct uring *u = loop->engine;
 
-	return io_uring_cq_ready(&u->ring) || (kernel_waits(u) && !u->stale);
+	uint64_t now;
+
+	if (io_uring_cq_ready(&u->ring))
+		return true;
+	if (!kernel_waits(u) || u->stale)
+		return false;
+	if (loop->ngiven < URING_MANY)
+		return true;
+	now = clock_now();
+	if (!u->waits_since)
+		u->waits_since = now;
+	return now - u->waits_since >= URING_PATIENCE_NS;
 }
 
 static void slot_changed(struct uring *u, struct loop_slot *slot)
@@ -320,6 +370,7 @@ static void uring_dispatch(struct loop *loop)
 		io_uring_cq_advance(&u->ring, 1);
 		switch (data & TAG_MASK) {
 		case TAG_IO:
+			loop->ngiven--;
 			loop_io_done((struct loop_io *)(uintptr_t)data, res);
 			break;
 		case TAG_SLOT:
