@@ -5,6 +5,13 @@
 #include "qcow2_manage.h"
 #include "vmm/vm.h"
 
+#define SWAP(a, b)                      \
+	do {                            \
+		__typeof__(a) t_ = (a); \
+		(a) = (b);              \
+		(b) = t_;               \
+	} while (0)
+
 #define SLICE_BITS     12 /* of both caches: what is read at once */
 #define L2_CACHE_MAX   (128 * MiB)
 #define L2_CACHE_MIN   (256 * KiB)
@@ -229,6 +236,55 @@ static bool wants_lazy(const struct qcow2 *q)
 	       (q->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS);
 }
 
+/* The tables once more; if that fails, those there are remain, which are good enough for reading. */
+static int reload_tables(struct qcow2 *q, struct hako_error *err)
+{
+	uint64_t *l1 = q->l1, *reftable = q->reftable;
+	uint8_t *l1_dirty = q->l1_dirty, *reftable_dirty = q->reftable_dirty;
+	uint32_t l1_size = q->l1_size, reftable_size = q->reftable_size;
+	int ret;
+
+	qcow2_free_header(q);
+	ret = qcow2_read_header(q, err);
+	q->l1 = q->reftable = NULL;
+	q->l1_dirty = q->reftable_dirty = NULL;
+	if (ret == 0)
+		ret = qcow2_load_reftable(q, err);
+	if (ret == 0)
+		ret = qcow2_load_l1(q, err);
+	if (ret < 0) {
+		SWAP(q->l1, l1);
+		SWAP(q->l1_dirty, l1_dirty);
+		SWAP(q->reftable, reftable);
+		SWAP(q->reftable_dirty, reftable_dirty);
+		q->l1_size = l1_size;
+		q->reftable_size = reftable_size;
+	}
+	free(l1);
+	free(l1_dirty);
+	free(reftable);
+	free(reftable_dirty);
+	return ret;
+}
+
+/* The refcounts may be wrong, of lazy refcounts or of a change that was interrupted: make them right, and start anew. */
+static int repair(struct qcow2 *q, struct hako_error *err)
+{
+	struct qcow2_check check = {.fix = QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS};
+	int ret = qcow2_check(q->node.file, &check, err);
+
+	if (ret < 0)
+		return ret;
+	if (check.corruptions || check.check_errors) {
+		error_set(err, -EROFS, "%llu errors are left after a repair",
+			  (unsigned long long)(check.corruptions + check.check_errors));
+		return error_hint(err, "read-only=on reads it as it is");
+	}
+	qcow2_cache_drop(&q->l2);
+	qcow2_cache_drop(&q->refblocks);
+	return reload_tables(q, err);
+}
+
 static int begin_writing(struct qcow2 *q, struct hako_error *err)
 {
 	struct hako_error overlap;
@@ -240,11 +296,9 @@ static int begin_writing(struct qcow2 *q, struct hako_error *err)
 			err,
 			"'hako img check -r all' may repair it; read-only=on reads it as it is");
 	}
-	if (q->incompatible & QCOW2_INCOMPAT_DIRTY) {
-		error_set(err, -EROFS,
-			  "the image was not closed properly, and its refcounts are not right");
-		return error_hint(err, "'hako img check -r all' repairs that");
-	}
+	ret = q->incompatible & QCOW2_INCOMPAT_DIRTY ? repair(q, err) : 0;
+	if (ret < 0)
+		return error_prefix(err, "the image was not closed properly");
 	q->lazy = wants_lazy(q);
 	q->high_water = qcow2_file_clusters(q) << q->cluster_bits;
 	q->old_length = READ_ONCE(q->node.file->length);

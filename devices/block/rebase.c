@@ -61,7 +61,7 @@ static int write_differences(struct block_node *top, uint64_t offset, const uint
 static int rebase_piece(struct block_node *top, struct block_node *old, struct block_node *new,
 			uint64_t offset, uint64_t bytes, uint8_t *buf)
 {
-	bool old_zero, new_zero;
+	bool old_zero, new_zero = false;
 	int ret = is_known_zero(old, offset, bytes, &old_zero);
 
 	if (ret == 0)

@@ -180,6 +180,31 @@ START_TEST(test_snapshot_refused)
 }
 END_TEST
 
+/* --- images that were not closed ------------------------------------------------------------------ */
+
+/* Lazy refcounts of a program that was killed: whoever opens the image for writing repairs it. */
+START_TEST(test_dirty)
+{
+	make("-o lazy_refcounts=on,cluster_size=4k", "20M");
+	sh("qemu-io -c 'write -P 1 0 3M' -c flush -c abort i");
+	ck_assert_uint_eq(peek("i", 72, 8) & QCOW2_INCOMPAT_DIRTY, QCOW2_INCOMPAT_DIRTY);
+	node = must_open("i", "qcow2", "", 0);
+	close_node(node);
+	ck_assert_uint_eq(peek("i", 72, 8) & QCOW2_INCOMPAT_DIRTY, QCOW2_INCOMPAT_DIRTY);
+	open_rw();
+	OK(qcow2_snapshot_create(node, "a", &err));
+	close_node(node);
+	ck_assert_uint_eq(peek("i", 72, 8) & QCOW2_INCOMPAT_DIRTY, 0);
+	check_clean();
+	must_sh("! qemu-io -c 'read -P 1 0 3M' -c 'write 0 20M' i | grep failed");
+	check_clean();
+	/* What can not be repaired stays as it is. */
+	poke("i", 72, QCOW2_INCOMPAT_DIRTY, 8);
+	poke("i", peek("i", 40, 8) + 8, 0x123400 | 1ull << 63, 8);
+	ck_assert_int_lt(open_node("i", "qcow2", "", OPEN_RW, &node, &err), 0);
+}
+END_TEST
+
 /* --- sizes --------------------------------------------------------------------------------------- */
 
 START_TEST(test_grow)
@@ -306,6 +331,7 @@ static Suite *create_suite(void)
 	tcase_add_test(tc, test_snapshot_list);
 	tcase_add_test(tc, test_snapshot_size);
 	tcase_add_test(tc, test_snapshot_refused);
+	tcase_add_test(tc, test_dirty);
 	suite_add_tcase(s, tc);
 	tc = tcase_create("sizes");
 	tcase_set_timeout(tc, 60);
