@@ -144,6 +144,12 @@ static int make_room(struct qcow2 *q, struct qcow2_cache *c)
 	return 0;
 }
 
+static int load(struct qcow2 *q, const struct qcow2_cache *c, uint64_t offset, void *data)
+{
+	block_event(q->node.file, c == &q->l2 ? BLOCK_EVENT_L2_LOAD : BLOCK_EVENT_REFBLOCK_LOAD);
+	return qcow2_read_meta(q, offset, data, 1ull << c->bits);
+}
+
 int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t key, uint64_t offset,
 		    bool fresh, struct qcow2_table **table)
 {
@@ -166,7 +172,7 @@ int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t key, uint64
 	if (fresh)
 		memset(t->data, 0, size);
 	else
-		ret = qcow2_read_meta(q, offset, t->data, size);
+		ret = load(q, c, offset, t->data);
 	if (ret < 0) {
 		free(t->data);
 		free(t);
@@ -226,12 +232,13 @@ int qcow2_read_meta(struct qcow2 *q, uint64_t offset, void *buf, uint64_t bytes)
 	return have ? block_pread(q->node.file, offset, buf, have) : 0;
 }
 
-static int write_tables(struct qcow2 *q, struct qcow2_cache *c)
+static int write_tables(struct qcow2 *q, struct qcow2_cache *c, enum block_event event)
 {
 	struct qcow2_table *t;
 	int ret = 0;
 
 	list_for_each(t, &c->dirty, dirty_link) {
+		block_event(q->node.file, event);
 		ret = block_pwrite(q->node.file, t->offset, t->data, 1ull << c->bits, 0);
 		if (ret < 0)
 			break;
@@ -283,10 +290,13 @@ static int move_reftable(struct qcow2 *q)
 		htobe64(q->new_reftable_offset),
 		htobe32(q->new_reftable_clusters),
 	};
-	int ret = write_entries(q, q->reftable, q->reftable_size, q->new_reftable_offset, NULL);
+	int ret;
 
+	block_event(q->node.file, BLOCK_EVENT_REFBLOCK_ALLOC_WRITE_TABLE);
+	ret = write_entries(q, q->reftable, q->reftable_size, q->new_reftable_offset, NULL);
 	if (ret == 0)
 		ret = block_flush(q->node.file);
+	block_event(q->node.file, BLOCK_EVENT_REFBLOCK_ALLOC_SWITCH_TABLE);
 	if (ret == 0)
 		ret = block_pwrite(q->node.file,
 				   offsetof(struct qcow2_header, refcount_table_offset), &be,
@@ -307,7 +317,7 @@ static int commit_refcounts(struct qcow2 *q)
 	int ret = qcow2_place_reftable(q);
 
 	if (ret == 0)
-		ret = write_tables(q, &q->refblocks);
+		ret = write_tables(q, &q->refblocks, BLOCK_EVENT_REFBLOCK_UPDATE_PART);
 	if (ret < 0 || !(q->any_reftable_dirty || q->new_reftable_offset))
 		return ret;
 	ret = block_flush(q->node.file);
@@ -315,6 +325,7 @@ static int commit_refcounts(struct qcow2 *q)
 		return ret;
 	if (q->new_reftable_offset)
 		return move_reftable(q);
+	block_event(q->node.file, BLOCK_EVENT_REFTABLE_UPDATE);
 	return write_entries(q, q->reftable, q->reftable_size, q->reftable_offset,
 			     q->reftable_dirty);
 }
@@ -330,10 +341,11 @@ static int commit_mappings(struct qcow2 *q)
 	if (ret == 0 && q->lazy)
 		ret = qcow2_set_incompatible(q, QCOW2_INCOMPAT_DIRTY, 0);
 	if (ret == 0)
-		ret = write_tables(q, &q->l2);
+		ret = write_tables(q, &q->l2, BLOCK_EVENT_L2_UPDATE);
 	if (ret < 0 || !q->any_l1_dirty)
 		return ret;
 	ret = block_flush(q->node.file);
+	block_event(q->node.file, BLOCK_EVENT_L1_UPDATE);
 	if (ret == 0)
 		ret = write_entries(q, q->l1, q->l1_size, q->l1_offset, q->l1_dirty);
 	return ret;

@@ -298,6 +298,7 @@ static int read_raw(struct qcow2 *q, uint64_t entry, uint8_t **out, uint64_t *by
 			q,
 			"L2 entry 0x%llx: compressed data at offset %llu, beyond the end of the file",
 			(unsigned long long)entry, (unsigned long long)offset);
+	block_event(q->node.file, BLOCK_EVENT_READ_COMPRESSED);
 	*out = malloc(*bytes);
 	if (!*out)
 		return -ENOMEM;
@@ -389,6 +390,7 @@ int qcow2_write_packed(struct qcow2 *q, uint64_t offset, const void *data, uint6
 	}
 	qcow2_inflight_begin(q, &inflight, offset, offset + q->cluster_size);
 	co_unlock(&q->lock);
+	block_event(q->node.file, BLOCK_EVENT_WRITE_COMPRESSED);
 	ret = block_pwrite(q->node.file, place, data, bytes, 0);
 	co_lock(&q->lock);
 	old = qcow2_l2_entry(q, t, i);

@@ -24,6 +24,8 @@ static void pass_to_data(struct qcow2 *q, struct block_req *req, uint64_t host)
 {
 	uintptr_t v = (uintptr_t)q | qcow2_enter(q);
 
+	block_event(q->node.file,
+		    req->op == BLOCK_READ ? BLOCK_EVENT_READ_AIO : BLOCK_EVENT_WRITE_AIO);
 	block_pass_hook(q->data, req, host, passed_done, (void *)v);
 }
 
@@ -306,9 +308,11 @@ static int read_piece(struct qcow2 *q, uint64_t offset, const struct qcow2_map *
 
 	switch (map->type) {
 	case QCOW2_UNALLOCATED:
+		block_event(q->node.file, BLOCK_EVENT_READ_BACKING_AIO);
 		return read_node(q->node.backing, offset, map->bytes, iov, niov);
 	case QCOW2_NORMAL:
 		phase = qcow2_enter(q);
+		block_event(q->node.file, BLOCK_EVENT_READ_AIO);
 		ret = read_node(q->data, map->host, map->bytes, iov, niov);
 		qcow2_leave(q, phase);
 		return ret;

@@ -191,6 +191,8 @@ static int write_around(struct alloc *a, uint8_t *head, uint8_t *tail, const str
 	n += qcow2_iov_part(iov, niov, skip, a->bytes, out + n);
 	if (end < a->copy_end)
 		out[n++] = (struct iovec){tail, a->copy_end - end};
+	block_event(q->node.file, a->copy_end - a->copy_start > a->bytes ? BLOCK_EVENT_COW_WRITE
+									 : BLOCK_EVENT_WRITE_AIO);
 	ret = block_pwritev(q->data, at, a->copy_end - a->copy_start, out, n, 0);
 	if (out != few)
 		free(out);
@@ -238,6 +240,7 @@ static int write_data(struct alloc *a, const struct iovec *iov, int niov, uint64
 	buf = aligned_alloc(PAGE_SIZE, ALIGN_UP(size, PAGE_SIZE));
 	if (!buf)
 		return -ENOMEM;
+	block_event(q->node.file, BLOCK_EVENT_COW_READ);
 	after = in_one ? buf + head + a->bytes : buf + head;
 	if (in_one) {
 		ret = read_to(q, a->copy_start, a->copy_end, buf);
@@ -347,6 +350,7 @@ static int write_in_place(struct qcow2 *q, const struct qcow2_map *map, const st
 	unsigned int phase = qcow2_enter(q);
 
 	co_unlock(&q->lock);
+	block_event(q->node.file, BLOCK_EVENT_WRITE_AIO);
 	if (ret == 0)
 		ret = block_pwritev(q->data, map->host, map->bytes, part,
 				    qcow2_iov_part(iov, niov, skip, map->bytes, part), 0);

@@ -262,6 +262,7 @@ int qcow2_co_flush(struct qcow2 *q)
 	if (!q->writing)
 		return 0;
 	co_lock(&q->lock);
+	block_event(q->node.file, BLOCK_EVENT_FLUSH_TO_OS);
 	ret = qcow2_commit(q);
 	co_unlock(&q->lock);
 	return ret;
