@@ -106,8 +106,8 @@ static int flatten(const struct json_lib *lib, struct keyvals *kv, const char *n
 		return flatten_object(lib, kv, name, value, err);
 	case json_type_array:
 		for (size_t i = 0; i < lib->json_object_array_length(value); i++) {
-			r = flatten_item(lib, kv, name, i,
-					 lib->json_object_array_get_idx(value, i), err);
+			r = flatten_item(lib, kv, name, i, lib->json_object_array_get_idx(value, i),
+					 err);
 			if (r)
 				return r;
 		}
