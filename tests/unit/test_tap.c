@@ -385,6 +385,30 @@ START_TEST(passed_fds)
 }
 END_TEST
 
+static bool has_carrier(const char *name)
+{
+	struct ifreq ifr = {0};
+
+	ck_assert_int_eq(ifreq_call(SIOCGIFFLAGS, name, &ifr), 0);
+	return ifr.ifr_flags & IFF_RUNNING;
+}
+
+START_TEST(carrier)
+{
+	struct card c = {0};
+
+	own_network();
+	card_open(&c, "tap", "ifname=hk0");
+	for (int i = 0; i < 3; i++) {
+		c.net->ops->set_link(c.net, i % 2);
+		for (int n = 0; n < 500 && has_carrier("hk0") != i % 2; n++)
+			usleep(10000); /* the kernel takes its time */
+		ck_assert_int_eq(has_carrier("hk0"), i % 2);
+	}
+	card_close(&c);
+}
+END_TEST
+
 START_TEST(named_by_the_kernel)
 {
 	struct card c = {0};
@@ -535,6 +559,7 @@ int main(void)
 	tcase_add_loop_test(t, passed_fd, 0, 2);
 	tcase_add_loop_test(t, several_queues, 0, 2);
 	tcase_add_test(t, passed_fds);
+	tcase_add_test(t, carrier);
 	tcase_add_test(t, named_by_the_kernel);
 	tcase_add_test(t, bridge);
 	tcase_set_timeout(t, 60);

@@ -484,6 +484,32 @@ START_TEST(reroute)
 }
 END_TEST
 
+/* With the link down, what the driver sends is the loop's to lose. */
+START_TEST(link_changes)
+{
+	struct hako_error err = {0};
+	uint32_t head, len;
+	struct vhost_rig v;
+	uint8_t got[200];
+
+	vhost_rig_open(&v, cards[_i]);
+	for (int i = 0; i < 10; i++) {
+		uint64_t gpa = vdrv_alloc(&v.r.drv, 100);
+
+		exchange(&v, 0, i);
+		ck_assert_int_eq(netdev_set_link(v.r.drv.vm, "n", false, &err), 0);
+		VDRV_UNTIL(v.vhost[0]->ring[0].kick < 0 && v.vhost[0]->ring[1].kick < 0);
+		add(&v.r, TX, (struct buf[]){{gpa, HDR + 60, false}}, 1);
+		kick(&v.r, TX);
+		ck_assert(used(&v.r, TX, &head, &len, 5000));
+		ck_assert_int_lt(recv(v.far[0], got, sizeof(got), 0), 0);
+		ck_assert_int_eq(netdev_set_link(v.r.drv.vm, "n", true, &err), 0);
+		VDRV_UNTIL(by_vhost(&v, 0));
+	}
+	vhost_rig_close(&v);
+}
+END_TEST
+
 struct log_call {
 	struct vhost_dev *dev;
 	void *bitmap;
@@ -587,6 +613,7 @@ int main(void)
 	tcase_add_loop_test(t, broken_elsewhere, 0, ARRAY_SIZE(cards));
 	tcase_add_test(t, index_lost);
 	tcase_add_test(t, reroute);
+	tcase_add_loop_test(t, link_changes, 0, ARRAY_SIZE(cards));
 	tcase_add_test(t, dirty_log);
 	tcase_add_loop_test(t, races, 0, ARRAY_SIZE(cards));
 	tcase_set_timeout(t, 60);

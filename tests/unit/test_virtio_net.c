@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The virtio network card: features, packets both ways. Through its MMIO registers and rings in plain memory. */
+#include "virtio/net.h"
 #include "virtio_net_rig.h"
 
 /* --- features ---------------------------------------------------------------------------------- */
@@ -8,7 +9,8 @@ START_TEST(features)
 {
 	const uint64_t offloads = F(CSUM) | F(GUEST_CSUM) | F(GUEST_TSO4) | F(GUEST_TSO6) |
 				  F(GUEST_ECN) | F(GUEST_UFO) | F(HOST_TSO4) | F(HOST_TSO6) |
-				  F(HOST_ECN) | F(HOST_UFO) | F(CTRL_GUEST_OFFLOADS);
+				  F(HOST_ECN) | F(HOST_UFO) | F(CTRL_GUEST_OFFLOADS) |
+				  F(GUEST_USO4) | F(GUEST_USO6) | F(HOST_USO);
 	const uint64_t always = F(MAC) | F(STATUS) | F(MRG_RXBUF) | F(CTRL_VQ) | F(CTRL_RX) |
 				F(CTRL_VLAN) | F(CTRL_RX_EXTRA) | F(CTRL_MAC_ADDR) |
 				F(GUEST_ANNOUNCE);
@@ -27,7 +29,8 @@ START_TEST(features)
 	rig_close(&r);
 	rig_open(&r, "id=n", "netdev=n,gso=off");
 	ck_assert_uint_eq(vdrv_features(&r.drv) & offloads,
-			  offloads & ~(F(HOST_TSO4) | F(HOST_TSO6) | F(HOST_ECN) | F(HOST_UFO)));
+			  offloads & ~(F(HOST_TSO4) | F(HOST_TSO6) | F(HOST_ECN) | F(HOST_UFO) |
+				       F(HOST_USO)));
 	rig_close(&r);
 }
 END_TEST
@@ -46,6 +49,12 @@ START_TEST(negotiation)
 	bring_up(&r, F(CSUM) | F(GUEST_CSUM) | F(GUEST_TSO4) | F(GUEST_ECN), 64);
 	ck_assert(r.net->set.csum && r.net->set.tso4 && r.net->set.ecn);
 	ck_assert(!r.net->set.tso6 && !r.net->set.ufo);
+	bring_up(&r, F(GUEST_CSUM) | F(GUEST_USO4) | F(GUEST_USO6) | F(GUEST_UFO), 64);
+	ck_assert(r.net->set.csum && r.net->set.uso && r.net->set.ufo && !r.net->set.tso4);
+	bring_up(&r, F(GUEST_CSUM) | F(GUEST_USO4), 64); /* a network does both or none */
+	ck_assert(r.net->set.csum && !r.net->set.uso);
+	ck_assert(!vdrv_negotiate(&r.drv, F(GUEST_USO4)));
+	ck_assert(!vdrv_negotiate(&r.drv, F(HOST_USO)));
 	bring_up(&r, 0, 64);
 	ck_assert(!r.net->set.csum && !r.net->set.tso4);
 	rig_close(&r);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The virtio network card with several queue pairs: how many run, in which loops, and what becomes of the others. */
+/* The virtio network card with several queue pairs: how many run, in which loops, and what becomes of the others; and its link. */
 #include "virtio/net.h"
 #include "virtio_net_rig.h"
 
@@ -214,6 +214,87 @@ START_TEST(host_fails)
 }
 END_TEST
 
+static bool link_is_up(struct rig *r)
+{
+	return config8(r, 6) & VIRTIO_NET_S_LINK_UP;
+}
+
+/* The cable is pulled out and put in again, by the name of either side. */
+START_TEST(link_changes)
+{
+	struct hako_error err = {0};
+	uint32_t head, len;
+	struct rig r;
+
+	open_mq(&r, _i ? "netdev=n,id=card,iothread=a:b" : "netdev=n,id=card");
+	ck_assert_int_eq(set_pairs(&r, 3), VIRTIO_NET_OK);
+	for (unsigned int i = 0; i < 6; i++) {
+		const char *id = i % 2 ? "card" : "n";
+		uint32_t generation = vdrv_read(&r.drv, VIRTIO_MMIO_CONFIG_GENERATION);
+		uint64_t gpa = vdrv_alloc(&r.drv, 100);
+
+		vdrv_write(&r.drv, VIRTIO_MMIO_INTERRUPT_ACK, 3);
+		ck_assert_int_eq(netdev_set_link(r.drv.vm, id, false, &err), 0);
+		ck_assert(!link_is_up(&r) && r.net->no_carrier);
+		ck_assert_uint_ne(vdrv_read(&r.drv, VIRTIO_MMIO_CONFIG_GENERATION), generation);
+		ck_assert(vdrv_read(&r.drv, VIRTIO_MMIO_INTERRUPT_STATUS) & 2);
+		VDRV_UNTIL(!running(&r));
+		/* lost, but done with */
+		for (int k = 0; k < (i == 3 ? 2 : 3); k++) {
+			add(&r, 2 * k + 1, (struct buf[]){{gpa, HDR + 60, false}}, 1);
+			kick(&r, 2 * k + 1);
+			ck_assert(used(&r, 2 * k + 1, &head, &len, 5000));
+		}
+		ck_assert_uint_eq(r.net->out.n, 0);
+		if (i == 2)
+			ck_assert_int_eq(set_pairs(&r, 2), VIRTIO_NET_OK);
+		if (i == 3)
+			ck_assert_int_eq(set_pairs(&r, 3), VIRTIO_NET_OK);
+		if (i == 4) {
+			bring_up_queues(&r, MQ_FEATURES, 64, MAX_QUEUES);
+			ck_assert_uint_eq(running(&r), 0);
+			ck_assert(!link_is_up(&r));
+			ck_assert_int_eq(set_pairs(&r, 3), VIRTIO_NET_OK);
+		}
+		r.card->class->pause(r.card);
+		r.card->class->resume(r.card);
+		ck_assert_int_eq(netdev_set_link(r.drv.vm, id, true, &err), 0);
+		ck_assert_int_eq(netdev_set_link(r.drv.vm, id, true, &err), 0);
+		ck_assert(link_is_up(&r) && !r.net->no_carrier);
+		VDRV_UNTIL(running(&r) == (i == 2 ? 3 : 7));
+		exchange(&r, 0, i);
+		exchange(&r, i == 2 ? 1 : 2, i);
+	}
+	ck_assert_int_eq(netdev_set_link(r.drv.vm, "nix", true, &err), -ENODEV);
+	ck_assert_ptr_nonnull(strstr(err.message, "nix"));
+	rig_close(&r);
+}
+END_TEST
+
+START_TEST(link_saved)
+{
+	struct hako_error err = {0};
+	struct state_buf buf = {0};
+	struct rig a, r;
+
+	open_mq(&a, "netdev=n");
+	ck_assert_int_eq(netdev_set_link(a.drv.vm, "n", false, &err), 0);
+	a.card->class->pause(a.card);
+	ck_assert_int_eq(state_save(&buf, a.card->class->state, a.card, &err), 0);
+	rig_open(&r, "id=n,queues=4", "netdev=n");
+	memcpy(ram(&r, 0), ram(&a, 0), RAM);
+	r.card->class->pause(r.card);
+	ck_assert_int_eq(state_load(&buf, r.card->class->state, r.card, &err), 0);
+	r.card->class->resume(r.card);
+	ck_assert(!link_is_up(&r) && r.net->no_carrier && !running(&r));
+	ck_assert_int_eq(netdev_set_link(r.drv.vm, "n", true, &err), 0);
+	VDRV_UNTIL(running(&r) == 1);
+	rig_close(&r);
+	rig_close(&a);
+	state_buf_free(&buf);
+}
+END_TEST
+
 START_TEST(save_and_load)
 {
 	struct hako_error err = {0};
@@ -267,6 +348,8 @@ int main(void)
 	tcase_add_loop_test(t, pause_resume, 0, ARRAY_SIZE(cards));
 	tcase_add_loop_test(t, races, 0, ARRAY_SIZE(cards));
 	tcase_add_loop_test(t, host_fails, 0, ARRAY_SIZE(cards));
+	tcase_add_loop_test(t, link_changes, 0, 2);
+	tcase_add_test(t, link_saved);
 	tcase_add_test(t, save_and_load);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);

@@ -46,6 +46,7 @@ struct test_net {
 	unsigned int sent_on;		   /* queue pair of what was sent last */
 	bool recv_on, block;		   /* of the first pair; of all */
 	bool fail;			   /* the next start */
+	bool no_carrier;
 	unsigned int reads;
 	struct net_offloads set;
 };
@@ -152,6 +153,11 @@ static inline int test_set_offloads(struct netdev *net, const struct net_offload
 	return 0;
 }
 
+static inline void test_set_link(struct netdev *net, bool up)
+{
+	((struct test_net *)net)->no_carrier = !up;
+}
+
 static const struct netdev_ops test_ops = {
 	.start = test_start,
 	.stop = test_stop,
@@ -159,6 +165,7 @@ static const struct netdev_ops test_ops = {
 	.recv = test_recv,
 	.send = test_send,
 	.set_offloads = test_set_offloads,
+	.set_link = test_set_link,
 };
 
 static inline int test_create(struct object *obj, struct hako_error *err)
