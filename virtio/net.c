@@ -51,12 +51,17 @@ static const struct net_feature features[] = {
 	FEATURE(GUEST_ANNOUNCE, CTRL_VQ, guest_announce),
 	FEATURE(CTRL_GUEST_OFFLOADS, CTRL_VQ, ctrl_guest_offloads),
 	FEATURE(MQ, CTRL_VQ, mq),
+	FEATURE(RSS, CTRL_VQ, rss),
+	FEATURE(HASH_REPORT, CTRL_VQ, hash),
 };
 
 #define NET_HOST_GSO                                                       \
 	(1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_HOST_TSO6 | \
 	 1ull << VIRTIO_NET_F_HOST_ECN | 1ull << VIRTIO_NET_F_HOST_UFO |   \
 	 1ull << VIRTIO_NET_F_HOST_USO)
+
+/* Features that come with more than one queue pair. */
+#define NET_SEVERAL (1ull << VIRTIO_NET_F_MQ | 1ull << VIRTIO_NET_F_RSS)
 
 static uint64_t net_features(struct virtio_device *vdev)
 {
@@ -83,7 +88,7 @@ static uint64_t net_features(struct virtio_device *vdev)
 			f &= ~(1ull << features[i].bit);
 	}
 	if (net->max_pairs == 1)
-		f &= ~(1ull << VIRTIO_NET_F_MQ);
+		f &= ~NET_SEVERAL;
 	if (!(f & NET_GUEST_OFFLOADS))
 		f &= ~(1ull << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
 	if (net->host_mtu)
@@ -122,8 +127,12 @@ static bool net_accept_features(struct virtio_device *vdev, uint64_t f)
 			return false;
 	}
 	net->offloads = f & NET_GUEST_OFFLOADS;
-	net_place_queues(net, f & 1ull << VIRTIO_NET_F_MQ);
+	net_place_queues(net, f & NET_SEVERAL);
 	WRITE_ONCE(net->pairs, 1);
+	net->rss = (struct net_rss){0};
+	net->hdr_len = NET_HDR_LEN;
+	if (f & 1ull << VIRTIO_NET_F_HASH_REPORT)
+		net->hdr_len += NET_HASH_LEN;
 	return true;
 }
 
@@ -164,6 +173,9 @@ static void net_config_read(struct virtio_device *vdev, uint32_t offset, void *b
 		.mtu = htole16(net->host_mtu),
 		.speed = htole32(net->speed ? net->speed : UINT32_MAX),
 		.duplex = net->duplex ? net->duplex - 1 : 0xff,
+		.rss_max_key_size = net->on.rss || net->on.hash ? NET_RSS_KEY : 0,
+		.rss_max_indirection_table_length = htole16(net->on.rss ? NET_RSS_TABLE : 0),
+		.supported_hash_types = htole32(net->on.rss || net->on.hash ? NET_RSS_TYPES : 0),
 	};
 	uint64_t mac = __atomic_load_n(&net->mac, __ATOMIC_RELAXED);
 
@@ -362,6 +374,7 @@ static void net_stop(struct virtio_device *vdev)
 		net_pair_free(&net->pair[i]);
 	}
 	WRITE_ONCE(net->pairs, 1);
+	net->rss = (struct net_rss){0};
 	net_filter_reset(net);
 	net_set_mac(net, net->mac_opt);
 	__atomic_and_fetch(&net->link, ~VIRTIO_NET_S_ANNOUNCE, __ATOMIC_RELAXED);
@@ -370,7 +383,7 @@ static void net_stop(struct virtio_device *vdev)
 static int net_start(struct virtio_device *vdev)
 {
 	struct virtio_net *net = container_of(vdev, struct virtio_net, vdev);
-	unsigned int n = virtio_has_feature(vdev, VIRTIO_NET_F_MQ) ? net->max_pairs : 1;
+	unsigned int n = vdev->guest_features & NET_SEVERAL ? net->max_pairs : 1;
 	int ret = net_set_offloads(net, net->offloads);
 
 	net->mrg = virtio_has_feature(vdev, VIRTIO_NET_F_MRG_RXBUF);
@@ -399,7 +412,7 @@ static const struct virtio_ops net_ops = {
 	.name = "virtio-net",
 	.device_id = VIRTIO_ID_NET,
 	.pci_class = 0x020000,
-	.config_size = offsetof(struct virtio_net_config, duplex) + 1,
+	.config_size = sizeof(struct virtio_net_config),
 	.features = net_features,
 	.accept_features = net_accept_features,
 	.config_read = net_config_read,
@@ -430,8 +443,11 @@ static int net_post_load(void *obj, uint16_t version, struct hako_error *err)
 		return error_set(err, -EINVAL, "offloads 0x%llx that the driver has not accepted",
 				 (unsigned long long)net->offloads);
 	if (!net->pairs || net->pairs > net->max_pairs ||
-	    (net->pairs > 1 && !virtio_has_feature(&net->vdev, VIRTIO_NET_F_MQ)))
+	    (net->pairs > 1 && !(net->vdev.guest_features & NET_SEVERAL)))
 		return error_set(err, -EINVAL, "%u queue pairs in use", net->pairs);
+	if (!net_rss_valid(&net->rss, net->pairs) ||
+	    (net->rss.on && !virtio_has_feature(&net->vdev, VIRTIO_NET_F_RSS)))
+		return error_set(err, -EINVAL, "bad RSS configuration");
 	net->link &= VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE;
 	net_follow_link(net);
 	/* The host may be another one: have the driver tell the network where it is now. */
@@ -446,6 +462,7 @@ static const struct state_field net_fields[] = {
 	STATE_FIELD_UINT(struct virtio_net, offloads),
 	STATE_FIELD_UINT(struct virtio_net, pairs),
 	STATE_FIELD_STRUCT(struct virtio_net, filter, &net_filter_state),
+	STATE_FIELD_STRUCT(struct virtio_net, rss, &net_rss_state),
 	STATE_END,
 };
 
@@ -502,6 +519,10 @@ static const struct option net_options[] = {
 	SWITCH("ctrl_mac_addr", ctrl_mac_addr, "the guest may change the address"),
 	SWITCH("ctrl_guest_offloads", ctrl_guest_offloads, "the guest may change offloads"),
 	SWITCH("mq", mq, "as many queue pairs as the network has"),
+	OPT_BOOL("rss", struct virtio_net, on.rss, "off",
+		 "the guest says how packets are dealt out to several queue pairs (without vhost)"),
+	OPT_BOOL("hash", struct virtio_net, on.hash, "off",
+		 "packets to the guest carry their hash (without vhost)"),
 	SWITCH("guest_announce", guest_announce, "the guest tells the network when it has moved"),
 	OPT_END,
 };
@@ -555,7 +576,7 @@ static int net_check_options(struct virtio_net *net, struct hako_error *err)
 static int net_choose_loops(struct virtio_net *net, struct hako_error *err)
 {
 	char *names = strdup(net->iothread ?: ""), *save = NULL, *name;
-	struct loop *loop[NETDEV_MAX_QUEUES];
+	struct loop *loop[NETDEV_MAX_QUEUES] = {NULL};
 	unsigned int n = 0;
 	int ret = names ? 0 : error_errno(err, -ENOMEM, "iothread");
 
@@ -565,6 +586,9 @@ static int net_choose_loops(struct virtio_net *net, struct hako_error *err)
 			ret = vm_iothread(net->vdev.obj.vm, name, &loop[n++], err);
 		name = name ? strtok_r(NULL, ":", &save) : NULL;
 	} while (!ret && name && n < NETDEV_MAX_QUEUES);
+	if (!ret && (net->on.rss || net->on.hash) && n > 1)
+		ret = error_set(err, -EINVAL, "iothread=%s: %s=on needs all queues in one thread",
+				net->iothread, net->on.rss ? "rss" : "hash");
 	for (unsigned int i = 0; i < net->max_pairs && !ret; i++)
 		net->pair[i].loop = loop[i % n];
 	free(names);
@@ -601,6 +625,7 @@ static int net_create_queues(struct virtio_net *net, struct hako_error *err)
 		p->tx->max_size = p->tx->size = net->tx_queue_size;
 	}
 	net->pairs = 1;
+	net->hdr_len = NET_HDR_LEN;
 	net->wait.done.fn = net_ctrl_done;
 	net_place_queues(net, true);
 	return 0;
@@ -621,6 +646,10 @@ static int net_open_vhost(struct virtio_net *net, struct hako_error *err)
 	struct hako_error why = {0};
 	int ret = 0;
 
+	/* This kernel interface knows no hashes. */
+	if (be->vhost_fd && (net->on.rss || net->on.hash))
+		ret = error_set(&why, -EOPNOTSUPP, "%s=on does not go with vhost",
+				net->on.rss ? "rss" : "hash");
 	for (unsigned int i = 0; i < net->max_pairs && be->vhost_fd && !ret; i++) {
 		struct net_pair *p = &net->pair[i];
 

@@ -13,6 +13,11 @@
 #define VIRTIO_NET_F_HOST_USO	56
 #endif
 
+#define NET_HASH_LEN 8 /* with a hash report: struct virtio_net_hdr_v1_hash */
+#define NET_RSS_TYPES \
+	0x3f /* VIRTIO_NET_RSS_HASH_TYPE_*: IPv4 and IPv6, without and with TCP, UDP */
+#define NET_RSS_KEY   40
+#define NET_RSS_TABLE 128
 #define NET_HDR_LEN   12	   /* struct virtio_net_hdr_v1 */
 #define NET_FRAME_MAX (65535 + 18) /* the largest IP packet, with Ethernet header and VLAN tag */
 #define NET_MAC_TABLE 64
@@ -26,6 +31,14 @@ struct net_filter {
 	uint32_t first_multi, nmacs;	      /* in macs: unicast addresses come first */
 	uint8_t macs[NET_MAC_TABLE * 6];
 	uint32_t vlans[4096 / 32];
+};
+
+/* What the driver has set of RSS and hash report (sections 5.1.6.5.6 and 5.1.6.5.7). The loop of all queues, which is one then. */
+struct net_rss {
+	uint8_t on;					   /* the hash chooses the queue */
+	uint32_t types;					   /* that are hashed */
+	uint16_t mask, unclassified, table[NET_RSS_TABLE]; /* queue pairs */
+	uint8_t key[NET_RSS_KEY];
 };
 
 /*
@@ -44,7 +57,9 @@ struct net_rx {
 	uint8_t *spill;
 	uint32_t pending;    /* bytes of the packet that waits, with header; 0: none */
 	uint32_t spilled_at; /* how many of them are in the buffers */
-	bool enabled;	     /* recv_enable() */
+	struct iovec *apart; /* with a hash report: the buffers behind the header */
+	uint8_t hdr[NET_HDR_LEN];
+	bool enabled; /* recv_enable() */
 };
 
 struct net_pair {
@@ -82,7 +97,7 @@ struct net_switches {
 	bool csum, guest_csum, gso, guest_tso4, guest_tso6, guest_ecn, guest_ufo, guest_announce;
 	bool guest_uso4, guest_uso6, host_uso;
 	bool host_tso4, host_tso6, host_ecn, host_ufo, mrg_rxbuf, status, ctrl_vq, ctrl_rx;
-	bool ctrl_vlan, ctrl_rx_extra, ctrl_mac_addr, ctrl_guest_offloads, mq;
+	bool ctrl_vlan, ctrl_rx_extra, ctrl_mac_addr, ctrl_guest_offloads, mq, rss, hash;
 };
 
 struct virtio_net {
@@ -100,7 +115,9 @@ struct virtio_net {
 	uint16_t link;	   /* atomic; VIRTIO_NET_S_* */
 	uint64_t offloads; /* of VIRTIO_NET_F_GUEST_*, in force */
 	bool announce;	   /* when the queues start: a snapshot has been loaded */
-	bool mrg, filtering;
+	bool mrg;
+	uint32_t hdr_len; /* of the driver's headers */
+	struct net_rss rss;
 	struct net_filter filter;
 	struct net_pair *pair; /* array */
 	uint16_t max_pairs;
@@ -137,6 +154,16 @@ void net_writable(void *client, unsigned int queue);
 /** Memory that a pair needs to run. Freeing twice does no harm. Any thread, while it does not run. */
 int net_pair_alloc(struct net_pair *p);
 void net_pair_free(struct net_pair *p);
+
+/* --- net_rss.c ----------------------------------------------------------------------------------- */
+
+/** The hash of a frame of which @len bytes are at hand: its VIRTIO_NET_HASH_REPORT_*, 0 (NONE) if it has none. */
+uint16_t net_rss_hash(const struct net_rss *rss, const uint8_t *frame, size_t len, uint32_t *hash);
+/** The queue pair for that. */
+uint16_t net_rss_queue(const struct net_rss *rss, uint16_t report, uint32_t hash);
+/** Does it name nothing that is not there, if there are @pairs? */
+bool net_rss_valid(const struct net_rss *rss, uint16_t pairs);
+extern const struct state_table net_rss_state;
 
 /* --- net_ctrl.c ---------------------------------------------------------------------------------- */
 

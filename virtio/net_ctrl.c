@@ -240,18 +240,85 @@ static bool ctrl_offloads(struct virtio_net *net, uint8_t cmd, struct ctrl_data 
 	return !net_set_offloads(net, bits);
 }
 
+/* Both configurations end in a key, of which bytes that are not given are zero. */
+static bool ctrl_rss_key(struct net_rss *rss, struct ctrl_data *d)
+{
+	uint8_t len;
+
+	memset(rss->key, 0, sizeof(rss->key));
+	return ctrl_get(d, &len, 1) && len <= sizeof(rss->key) && ctrl_get(d, rss->key, len);
+}
+
+/* 5.1.6.5.6.4 */
+static bool ctrl_hash(struct virtio_net *net, struct ctrl_data *d)
+{
+	struct net_rss rss = {0};
+	uint8_t le[12];
+
+	if (!virtio_has_feature(&net->vdev, VIRTIO_NET_F_HASH_REPORT) || !ctrl_get(d, le, 12) ||
+	    !ctrl_rss_key(&rss, d))
+		return false;
+	rss.types = get_le32(le);
+	if (rss.types & ~NET_RSS_TYPES)
+		return false;
+	net->rss = rss;
+	return true;
+}
+
+/* 5.1.6.5.7.1: sets the number of pairs as well, which is that of the highest one that is named. */
+static bool ctrl_rss(struct virtio_net *net, struct ctrl_data *d, uint16_t *pairs)
+{
+	struct net_rss rss = {.on = true};
+	uint8_t le[8];
+	uint16_t n;
+
+	if (!virtio_has_feature(&net->vdev, VIRTIO_NET_F_RSS) || !ctrl_get(d, le, 8))
+		return false;
+	rss.types = get_le32(le);
+	rss.mask = get_le16(le + 4);
+	rss.unclassified = get_le16(le + 6);
+	n = rss.unclassified;
+	if (rss.mask >= NET_RSS_TABLE)
+		return false;
+	for (uint32_t i = 0; i <= rss.mask; i++) {
+		if (!ctrl_get(d, le, 2))
+			return false;
+		rss.table[i] = get_le16(le);
+		n = MAX(n, rss.table[i]);
+	}
+	if (!net_rss_valid(&rss, net->max_pairs) || !ctrl_get(d, le, 2) || !ctrl_rss_key(&rss, d))
+		return false;
+	*pairs = MAX(n + 1, get_le16(le));
+	if (*pairs > net->max_pairs)
+		return false;
+	net->rss = rss;
+	return true;
+}
+
 /* 5.1.6.5.5. The answer waits for the pairs. */
 static bool ctrl_mq(struct virtio_net *net, uint8_t cmd, struct ctrl_data *d)
 {
 	uint8_t le[2];
 	uint16_t n;
 
-	if (cmd != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET ||
-	    !virtio_has_feature(&net->vdev, VIRTIO_NET_F_MQ) || !ctrl_get(d, le, 2))
+	switch (cmd) {
+	case VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET:
+		if (!virtio_has_feature(&net->vdev, VIRTIO_NET_F_MQ) || !ctrl_get(d, le, 2))
+			return false;
+		n = get_le16(le);
+		if (!n || n > net->max_pairs)
+			return false;
+		net->rss.on = false;
+		break;
+	case VIRTIO_NET_CTRL_MQ_RSS_CONFIG:
+		if (!ctrl_rss(net, d, &n))
+			return false;
+		break;
+	case VIRTIO_NET_CTRL_MQ_HASH_CONFIG:
+		return ctrl_hash(net, d);
+	default:
 		return false;
-	n = get_le16(le);
-	if (!n || n > net->max_pairs)
-		return false;
+	}
 	net->wait.busy = !net_set_pairs(net, n);
 	return true;
 }

@@ -15,26 +15,41 @@
 
 /* --- transmit ---------------------------------------------------------------------------------- */
 
-void net_tx(struct net_pair *p)
+/* The backend knows nothing of the hash in the driver's header. There is room for a header of our own in front of @iov. */
+static ssize_t tx_send(struct net_pair *p, struct iovec *iov, unsigned int n)
 {
 	struct netdev *be = p->net->backend;
+	uint8_t hdr[NET_HDR_LEN];
+
+	if (unlikely(p->net->hdr_len > NET_HDR_LEN)) {
+		iov_read(iov, n, 0, hdr, sizeof(hdr));
+		n = iov_skip(&iov, n, p->net->hdr_len);
+		*--iov = (struct iovec){hdr, sizeof(hdr)};
+		n++;
+	}
+	return be->ops->send(be, p->index, iov, n);
+}
+
+void net_tx(struct net_pair *p)
+{
+	struct iovec *iov = p->tx_iov + 1;
 	struct virtqueue *vq = p->tx;
 	struct virtq_chain chain;
 	unsigned int n = 0;
 
 	if (p->tx_blocked || !(p->started || p->discard))
 		return;
-	while (virtq_pop(vq, &chain, p->tx_iov, VIRTIO_MAX_SEGMENTS) > 0) {
-		if (chain.out_len < NET_HDR_LEN) {
+	while (virtq_pop(vq, &chain, iov, VIRTIO_MAX_SEGMENTS) > 0) {
+		if (chain.out_len < p->net->hdr_len) {
 			virtq_unpop(vq, &chain);
 			virtio_broken(vq->vdev, "packet of %u bytes, less than its header",
 				      chain.out_len);
 			return;
 		}
 		/* What no network carries is lost, as is what the backend can not send. */
-		if (!p->discard && chain.out_len > NET_HDR_LEN &&
-		    chain.out_len <= NET_HDR_LEN + NET_FRAME_MAX &&
-		    be->ops->send(be, p->index, p->tx_iov, chain.nout) == -EAGAIN) {
+		if (!p->discard && chain.out_len > p->net->hdr_len &&
+		    chain.out_len <= p->net->hdr_len + NET_FRAME_MAX &&
+		    tx_send(p, iov, chain.nout) == -EAGAIN) {
 			virtq_unpop(vq, &chain);
 			virtq_disable_kick(vq);
 			p->tx_blocked = true;
@@ -98,7 +113,7 @@ static int rx_pop(struct virtio_net *net, struct net_rx *rx)
 		ret = virtq_pop(rx->vq, c, rx->iov + rx->iov_head + rx->niov, VIRTIO_MAX_SEGMENTS);
 		if (ret <= 0)
 			return ret;
-		if (c->nout || c->in_len < (net->mrg ? 1 : NET_HDR_LEN)) {
+		if (c->nout || c->in_len < (net->mrg ? 1 : net->hdr_len)) {
 			virtq_unpop(rx->vq, c);
 			virtio_broken(&net->vdev,
 				      "receive buffer of %u bytes, %u of them read-only",
@@ -164,8 +179,8 @@ static bool rx_wanted(struct virtio_net *net, const struct net_rx *rx, uint32_t 
 
 	if (net->filter.promisc && !virtio_has_feature(&net->vdev, VIRTIO_NET_F_CTRL_VLAN))
 		return true;
-	n = iov_read(rx->iov + rx->iov_head, rx->niov, NET_HDR_LEN, start,
-		     MIN(sizeof(start), len - NET_HDR_LEN));
+	n = iov_read(rx->iov + rx->iov_head, rx->niov, net->hdr_len, start,
+		     MIN(sizeof(start), len - net->hdr_len));
 	return net_filter_accepts(net, start, n);
 }
 
@@ -210,6 +225,26 @@ static bool rx_finish_pending(struct virtio_net *net, struct net_rx *rx)
 	return true;
 }
 
+/* With a hash report the driver's header is longer than the backend's, which is read apart. */
+static ssize_t rx_recv_apart(struct net_pair *p)
+{
+	struct virtio_net *net = p->net;
+	struct net_rx *rx = &p->rx;
+	unsigned int n = MIN(rx->niov, VIRTIO_MAX_SEGMENTS - 1);
+	struct iovec *iov = rx->apart + 1;
+	ssize_t len;
+
+	memcpy(iov, rx->iov + rx->iov_head, n * sizeof(*iov));
+	n = iov_skip(&iov, n, net->hdr_len);
+	*--iov = (struct iovec){rx->hdr, NET_HDR_LEN};
+	iov[++n] = (struct iovec){rx->spill, SPILL_SIZE};
+	len = net->backend->ops->recv(net->backend, p->index, iov, n + 1);
+	if (len <= NET_HDR_LEN)
+		return len;
+	iov_write(rx->iov + rx->iov_head, rx->niov, 0, rx->hdr, NET_HDR_LEN);
+	return len + NET_HASH_LEN;
+}
+
 /*
  * Read one packet into the buffers in hand, and what is beyond them into the spill. The element behind the last one in
  * hand is free: rx_pop() keeps room there.
@@ -221,6 +256,8 @@ static ssize_t rx_recv(struct net_pair *p)
 	unsigned int niov = rx->niov;
 	struct iovec *iov;
 
+	if (unlikely(p->net->hdr_len > NET_HDR_LEN))
+		return rx_recv_apart(p);
 	if (rx->iov_head + niov >= NET_RX_IOV)
 		rx_compact(rx);
 	iov = rx->iov + rx->iov_head;
@@ -232,11 +269,50 @@ static ssize_t rx_recv(struct net_pair *p)
 	return be->ops->recv(be, p->index, iov, niov);
 }
 
+/* Hash the packet in hand, and tell the driver. The pair whose queue it belongs into. */
+static struct net_pair *rx_hash(struct net_pair *p, uint32_t len)
+{
+	struct virtio_net *net = p->net;
+	const struct iovec *iov = p->rx.iov + p->rx.iov_head;
+	uint8_t start[128], le[NET_HASH_LEN] = {0};
+	uint16_t report;
+	uint32_t hash;
+	size_t n;
+
+	n = iov_read(iov, p->rx.niov, net->hdr_len, start, MIN(sizeof(start), len - net->hdr_len));
+	report = net_rss_hash(&net->rss, start, n, &hash);
+	if (net->hdr_len > NET_HDR_LEN) {
+		put_le32(le, hash);
+		put_le16(le + 4, report);
+		iov_write(iov, p->rx.niov, NET_HDR_LEN, le, sizeof(le));
+	}
+	return net->rss.on ? &net->pair[net_rss_queue(&net->rss, report, hash)] : p;
+}
+
+/* The network has chosen another queue than the driver wants. All of them are in one loop. */
+static void rx_forward(struct net_pair *from, struct net_pair *to, uint32_t len)
+{
+	struct net_rx *rx = &to->rx;
+	uint8_t part[4096];
+	size_t n;
+
+	if (!to->started || !rx->vq->running || rx_fill(to->net, rx) || rx->pending ||
+	    rx->room < len)
+		return; /* lost */
+	for (size_t at = 0; at < len; at += n) {
+		n = MIN(sizeof(part), len - at);
+		iov_read(from->rx.iov + from->rx.iov_head, from->rx.niov, at, part, n);
+		iov_write(rx->iov + rx->iov_head, rx->niov, at, part, n);
+	}
+	rx_deliver(to->net, rx, len);
+}
+
 /* One packet: 1, 0 if there is none or no room, or -EPROTO. */
 static int rx_packet(struct net_pair *p)
 {
 	struct virtio_net *net = p->net;
 	struct net_rx *rx = &p->rx;
+	struct net_pair *to = p;
 	ssize_t len;
 	int ret = rx_fill(net, rx);
 
@@ -244,23 +320,29 @@ static int rx_packet(struct net_pair *p)
 		return ret;
 	if (rx->pending)
 		return rx_finish_pending(net, rx);
-	if (!rx->count)
+	if (!rx->count || rx->room < net->hdr_len)
 		return 0;
 	len = rx_recv(p);
 	if (len == -EAGAIN)
 		return 0;
 	/* Cut off, or the interface is down: lost. */
-	if (len <= NET_HDR_LEN)
+	if (len <= net->hdr_len)
 		return len == -EMSGSIZE || len >= 0;
+	if (unlikely(net->rss.on || net->hdr_len > NET_HDR_LEN))
+		to = rx_hash(p, len);
 	if ((uint64_t)len > rx->room) {
-		if (net->mrg && (uint64_t)len <= rx->room + SPILL_SIZE) {
+		if (net->mrg && to == p && (uint64_t)len <= rx->room + SPILL_SIZE) {
 			rx->pending = len;
 			rx->spilled_at = rx->room;
 		}
 		return 1;
 	}
-	if (rx_wanted(net, rx, len))
-		rx_deliver(net, rx, len);
+	if (rx_wanted(net, rx, len)) {
+		if (likely(to == p))
+			rx_deliver(net, rx, len);
+		else
+			rx_forward(p, to, len);
+	}
 	return 1;
 }
 
@@ -309,6 +391,8 @@ void net_pair_free(struct net_pair *p)
 	free(p->rx.chain);
 	free(p->rx.iov);
 	free(p->rx.spill);
+	free(p->rx.apart);
+	p->rx.apart = NULL;
 	free(p->tx_iov);
 	p->rx.chain = NULL;
 	p->rx.iov = p->tx_iov = NULL;
@@ -325,9 +409,14 @@ int net_pair_alloc(struct net_pair *p)
 	p->rx.chain = calloc(VIRTIO_QUEUE_MAX_SIZE, sizeof(*p->rx.chain));
 	p->rx.iov = calloc(NET_RX_IOV, sizeof(*p->rx.iov));
 	p->rx.spill = malloc(SPILL_SIZE);
-	p->tx_iov = calloc(VIRTIO_MAX_SEGMENTS, sizeof(*p->tx_iov));
-	p->rx.want = NET_HDR_LEN + MAX(p->net->host_mtu, 1500) + 18;
+	p->tx_iov = calloc(VIRTIO_MAX_SEGMENTS + 1, sizeof(*p->tx_iov));
+	p->rx.want = p->net->hdr_len + MAX(p->net->host_mtu, 1500) + 18;
 	if (p->net->vdev.guest_features & gso)
-		p->rx.want = NET_HDR_LEN + NET_FRAME_MAX;
+		p->rx.want = p->net->hdr_len + NET_FRAME_MAX;
+	if (p->net->hdr_len > NET_HDR_LEN) {
+		p->rx.apart = calloc(VIRTIO_MAX_SEGMENTS + 2, sizeof(*p->rx.apart));
+		if (!p->rx.apart)
+			return -ENOMEM;
+	}
 	return p->rx.chain && p->rx.iov && p->rx.spill && p->tx_iov ? 0 : -ENOMEM;
 }
