@@ -668,20 +668,45 @@ static int new_check(struct check *c)
 	return ret;
 }
 
+static int check_once(struct check *c)
+{
+	int ret = count_all(c, true);
+
+	/* Where blocks are missing there is no use in repairing the others. */
+	if (ret == 0)
+		ret = check_compare(c, c->rebuild ? 0 : c->r->fix);
+	if (ret == 0 && c->rebuild && (c->r->fix & QCOW2_FIX_ERRORS))
+		ret = rebuild(c);
+	return ret < 0 ? ret : check_all_copied(c);
+}
+
+/* What remains after a repair: where tables overlap, each step may undo another. */
+static int check_repaired(struct check *c)
+{
+	struct qcow2_check done = *c->r, *r = c->r;
+	int ret;
+
+	*r = (struct qcow2_check){
+		.corruptions_fixed = done.corruptions_fixed,
+		.leaks_fixed = done.leaks_fixed,
+		.total_clusters = done.total_clusters,
+	};
+	ret = check_once(c);
+	r->fix = done.fix;
+	r->report = done.report;
+	r->opaque = done.opaque;
+	return ret;
+}
+
 static int run(struct check *c)
 {
 	int ret;
 
 	c->r->total_clusters = (c->q->size >> c->q->cluster_bits) +
 			       !!(c->q->size & (c->q->cluster_size - 1));
-	ret = count_all(c, true);
-	/* Where blocks are missing there is no use in repairing the others. */
-	if (ret == 0)
-		ret = check_compare(c, c->rebuild ? 0 : c->r->fix);
-	if (ret == 0 && c->rebuild && (c->r->fix & QCOW2_FIX_ERRORS))
-		ret = rebuild(c);
-	if (ret == 0)
-		ret = check_all_copied(c);
+	ret = check_once(c);
+	if (ret == 0 && (c->r->corruptions_fixed || c->r->leaks_fixed))
+		ret = check_repaired(c);
 	c->r->image_end_offset = c->end << c->q->cluster_bits;
 	if (ret == 0 && c->r->fix)
 		ret = mark_clean(c);

@@ -154,7 +154,7 @@ int qcow2_l2_get_writable(struct qcow2 *q, uint64_t offset, struct qcow2_table *
 	*table = NULL;
 	if (index >= q->l1_size)
 		return -EINVAL;
-	if (q->l1[index] & QCOW2_COPIED)
+	if ((q->l1[index] & QCOW2_COPIED) && (q->l1[index] & QCOW2_L1_OFFSET))
 		return qcow2_l2_get(q, offset, table);
 	/* Is the old one sound? */
 	ret = qcow2_l2_get(q, offset, table);

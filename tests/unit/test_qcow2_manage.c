@@ -19,11 +19,9 @@ static const char *const kinds[] = {
 	"-o cluster_size=512",
 	"-o cluster_size=2M",
 	"-o refcount_bits=8,cluster_size=4k",
-	"-o refcount_bits=64",
 	"-o extended_l2=on",
 	"-o lazy_refcounts=on",
 	"-o preallocation=metadata",
-	"-o compression_type=zstd",
 };
 
 static void make(const char *kind, const char *size)
