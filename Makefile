@@ -54,6 +54,12 @@ endif
 ifeq ($(SAN),1)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 endif
+# Objects for fuzz targets, which `make fuzz` builds by itself.
+ifeq ($(FUZZ),1)
+SANFLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
+            -fno-omit-frame-pointer
+OPT   := -O1 -g
+endif
 ifneq ($(WERROR),)
 WARN += -Werror
 endif
@@ -109,6 +115,17 @@ $O/unit/%: $O/obj/tests/unit/%.o $O/libhako.o
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(LIBS)
 unit: $(UNIT_BIN)
+
+# --- fuzzing ---------------------------------------------------------------------------------
+TARGET ?= qcow2
+TIME   ?= 60
+$O/fuzz/%: $O/obj/tests/fuzz/%.o $O/libhako.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ $(LIBS)
+fuzz:
+	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 build-fuzz/fuzz/fuzz_$(TARGET)
+	$(Q)tests/fuzz/run build-fuzz/fuzz/fuzz_$(TARGET) $(TIME)
 
 include tests/guest/guest.mk
 
@@ -171,6 +188,7 @@ help:
 	@echo 'make                build $O/hako, $O/libhako.a, $O/libhako.so'
 	@echo 'make demo           boot a stock Debian kernel, with a disk and a network'
 	@echo 'make check          all tests: unit (with sanitizers), bare-metal guests, stock guests'
+	@echo 'make fuzz           spoilt images for TIME=60 seconds (TARGET=qcow2)'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make bench          speed and size, beside QEMU'
 	@echo 'make install        to PREFIX (now $(PREFIX)), below DESTDIR if that is set'
@@ -190,7 +208,7 @@ help:
 	@echo 'V=1                 show the commands'
 
 FORCE:
-.PHONY: all unit setup lab demo check lint bench man install clean help FORCE
+.PHONY: all unit setup lab demo check fuzz lint bench man install clean help FORCE
 .SECONDARY:
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d)
