@@ -146,10 +146,17 @@ int block_status(struct block_node *node, uint64_t offset, uint64_t bytes, struc
 int block_resize(struct block_node *node, uint64_t length, enum block_prealloc prealloc,
 		 struct hako_error *err)
 {
+	const struct block_class *class = node->obj.class->ops;
+	int ret;
+
 	if (!node->ops->resize)
 		return error_set(err, -EOPNOTSUPP, "%s nodes have a fixed size",
 				 node->obj.class->name);
-	return node->ops->resize(node, length, prealloc, err);
+	ret = node->ops->resize(node, length, prealloc, err);
+	/* Files and filters have said so themselves. */
+	if (ret == 0 && class && class->is_format)
+		block_set_length(node, READ_ONCE(node->length));
+	return ret;
 }
 
 int block_filter_status(struct block_node *node, uint64_t offset, uint64_t bytes,

@@ -218,6 +218,50 @@ START_TEST(resized_while_used)
 }
 END_TEST
 
+/* A format does so in a coroutine, among its requests. */
+START_TEST(format_resized_while_used)
+{
+	char path[] = "/var/tmp/hako-test-XXXXXX", text[200];
+	struct vdrv_buf data;
+	struct hako_error err;
+	int fd = mkstemp(path);
+
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	snprintf(text, sizeof(text), "qemu-img create -q -f qcow2 %s 4M", path);
+	if (system(text) == 0) { /* else there is no qemu-img */
+		vdrv_new(&drv, RAM);
+		drv.vm->loop_engine = engines[_i];
+		snprintf(text, sizeof(text), "qcow2,file.filename=%s,node-name=disk", path);
+		add_node(text);
+		ck_assert_msg(add_device("", &err) == 0, "%s", err.message);
+		ck_assert(vdrv_negotiate(&drv, 0));
+		vdrv_queue(&drv, &q, 0, QSIZE);
+		vdrv_go(&drv);
+		data = vdrv_buf(&drv, 512);
+		for (int k = 1; k <= 20; k++) {
+			uint64_t last = (4 + k) * 2048 - 1;
+
+			ck_assert_int_eq(simple(VIRTIO_BLK_T_OUT, last, data, true),
+					 VIRTIO_BLK_S_IOERR);
+			ck_assert_msg(block_resize_live(drv.vm, "disk", (4 + k) * MiB, &err) == 0,
+				      "%s", err.message);
+			memset(mem(data), k, 512);
+			ck_assert_int_eq(simple(VIRTIO_BLK_T_OUT, last, data, true),
+					 VIRTIO_BLK_S_OK);
+			memset(mem(data), 0, 512);
+			ck_assert_int_eq(simple(VIRTIO_BLK_T_IN, last, data, false),
+					 VIRTIO_BLK_S_OK);
+			ck_assert_int_eq(*(uint8_t *)mem(data), k);
+		}
+		vdrv_close(&drv);
+		snprintf(text, sizeof(text), "qemu-img check -q %s", path);
+		ck_assert_int_eq(system(text), 0);
+	}
+	unlink(path);
+}
+END_TEST
+
 /* --- queues and loops -------------------------------------------------------------------------- */
 
 START_TEST(queues_on_several_loops)
@@ -309,13 +353,10 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		reported_or_ignored,
-		stopped_and_tried_again,
-		reset_or_saved_while_waiting,
-		changed_while_waiting,
-		resized_while_used,
-		queues_on_several_loops,
-		mappings,
+		reported_or_ignored,	      stopped_and_tried_again,
+		reset_or_saved_while_waiting, changed_while_waiting,
+		resized_while_used,	      format_resized_while_used,
+		queues_on_several_loops,      mappings,
 	};
 
 	return run_tests("virtio-blk errors", tests, ARRAY_SIZE(tests), NULL);
