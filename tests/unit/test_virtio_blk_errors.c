@@ -262,6 +262,71 @@ START_TEST(format_resized_while_used)
 }
 END_TEST
 
+/* No space for a format's clusters, at each of the first writes to its file in turn: what failed is done later, and nothing is lost. */
+START_TEST(format_without_space)
+{
+	char path[] = "/var/tmp/hako-test-XXXXXX", text[1200];
+	struct vdrv_buf data;
+	struct hako_error err;
+	uint8_t *status;
+	uint32_t id, len;
+	int fd = mkstemp(path), waited = 0, images = 0;
+
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	for (int nth = 0; nth < 5; nth++) {
+		snprintf(text, sizeof(text), "qemu-img create -q -f qcow2 %s 4M", path);
+		if (system(text) != 0)
+			break; /* there is no qemu-img */
+		vdrv_new(&drv, RAM);
+		drv.vm->loop_engine = engines[_i];
+		snprintf(text, sizeof(text),
+			 "qcow2,node-name=disk,file.driver=blkdebug,file.image.driver=file,"
+			 "file.image.filename=%s,file.inject-error.0.event=pwritev,"
+			 "file.inject-error.0.state=%d,file.inject-error.0.errno=28,"
+			 "file.inject-error.0.once=on",
+			 path, nth + 1);
+		for (int k = 1; k <= nth; k++)
+			snprintf(text + strlen(text), sizeof(text) - strlen(text),
+				 ",file.set-state.%d.event=pwritev,file.set-state.%d.state=%d,"
+				 "file.set-state.%d.new_state=%d",
+				 k - 1, k - 1, k, k - 1, k + 1);
+		add_node(text);
+		ck_assert_msg(add_device("", &err) == 0, "%s", err.message);
+		ck_assert(vdrv_negotiate(&drv, F_FLUSH));
+		vdrv_queue(&drv, &q, 0, QSIZE);
+		vdrv_go(&drv);
+		data = vdrv_buf(&drv, 4096);
+		memset(mem(data), 0x66, 4096);
+		for (int k = 0; k < 3; k++) {
+			status = post(k == 2 ? VIRTIO_BLK_T_FLUSH : VIRTIO_BLK_T_OUT, k * 512,
+				      data);
+			for (int w = 0; w < 10000 && *status == 0xee &&
+					READ_ONCE(drv.vdev->vq[0].nparked) == 0;
+			     w++)
+				usleep(1000);
+			if (*status == 0xee) {
+				waited++;
+				virtio_device_pause(drv.obj);
+				virtio_device_resume(drv.obj);
+			}
+			ck_assert(vdrv_wait(&q, &id, &len));
+			ck_assert_int_eq(*status, VIRTIO_BLK_S_OK);
+		}
+		vdrv_close(&drv);
+		images++;
+		snprintf(
+			text, sizeof(text),
+			"qemu-img check -q %s && qemu-io -c 'read -P 0x66 0 4k' -c 'read -P 0x66 256k 4k' %s "
+			"| grep -c 'read 4096' | grep -q 2",
+			path, path);
+		ck_assert_msg(system(text) == 0, "write %d", nth);
+	}
+	ck_assert_int_eq(waited, images);
+	unlink(path);
+}
+END_TEST
+
 /* --- queues and loops -------------------------------------------------------------------------- */
 
 START_TEST(queues_on_several_loops)
@@ -353,10 +418,9 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		reported_or_ignored,	      stopped_and_tried_again,
-		reset_or_saved_while_waiting, changed_while_waiting,
-		resized_while_used,	      format_resized_while_used,
-		queues_on_several_loops,      mappings,
+		reported_or_ignored,   stopped_and_tried_again, reset_or_saved_while_waiting,
+		changed_while_waiting, resized_while_used,	format_resized_while_used,
+		format_without_space,  queues_on_several_loops, mappings,
 	};
 
 	return run_tests("virtio-blk errors", tests, ARRAY_SIZE(tests), NULL);
