@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <sys/uio.h>
 
+#include "vmm/iov.h"
 #include "vmm/irq.h"
 #include "vmm/loop.h"
 #include "vmm/memory.h"
@@ -258,13 +259,6 @@ bool virtq_enable_kick(struct virtqueue *vq);
 void virtq_set_server(struct virtqueue *vq, struct virtq_server *server);
 /** For ops->drain: nothing of the queue is in flight any more. */
 void virtq_stopped(struct virtqueue *vq);
-
-/* Copying between a chain's buffers and memory of our own: from byte @offset on; bytes copied. */
-size_t iov_read(const struct iovec *iov, unsigned int n, size_t offset, void *buf, size_t len);
-size_t iov_write(const struct iovec *iov, unsigned int n, size_t offset, const void *buf,
-		 size_t len);
-/** Cut @skip bytes off the front of *@iov (changes its elements); returns the elements left, *@iov moves on. */
-unsigned int iov_skip(struct iovec **iov, unsigned int n, size_t skip);
 
 /* --- for transports ------------------------------------------------------------------------------ */
 

@@ -38,6 +38,7 @@ const struct option vm_config_options[] = {
 		 "CLASS,node-name=ID,...: a disk node for a device's drive=ID"),
 	OPT_LIST("netdev", T, netdev, "CLASS,id=ID,...: a network for a device's netdev=ID"),
 	OPT_LIST("chardev", T, chardev, "CLASS,id=ID,...: a character backend for a chardev=ID"),
+	OPT_LIST("fsdev", T, fsdev, "CLASS,id=ID,...: a directory for a device's fsdev=ID"),
 	OPT_LIST("iothread", T, iothread, "ID: a thread for disks' and cards' iothread=ID"),
 	OPT_LIST("object", T, object,
 		 "CLASS,id=ID,...: what others share, such as a throttle-group"),
@@ -370,6 +371,11 @@ static int new_chardev(struct vm *vm, const char *text, unsigned int n, struct h
 	return new_from_text(vm, CLASS_CHARDEV, "backend", text, err);
 }
 
+static int new_fsdev(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	return new_from_text(vm, CLASS_FSDEV, "fsdriver", text, err);
+}
+
 static int new_netdev(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
 	return new_from_text(vm, CLASS_NETDEV, "type", text, err);
@@ -426,6 +432,8 @@ int config_create_objects(struct vm *vm, struct hako_error *err)
 		r = for_list(vm, c->chardev, "chardev", new_chardev, err);
 	if (!r)
 		r = for_list(vm, c->netdev, "netdev", new_netdev, err);
+	if (!r)
+		r = for_list(vm, c->fsdev, "fsdev", new_fsdev, err);
 	if (!r)
 		r = for_list(vm, c->blockdev, "blockdev", new_blockdev, err);
 	if (!r)

@@ -24,8 +24,8 @@ struct vm_config {
 	int decompress, panic, loop;
 	bool no_reboot;
 	char *kvm;
-	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **iothread,
-		**object, **fw_cfg;
+	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **fsdev,
+		**iothread, **object, **fw_cfg;
 	/* Made of memory and cpus by config_finish(). */
 	uint64_t ram_size;
 	uint32_t ncpus;
@@ -36,7 +36,7 @@ extern const struct option vm_config_options[];
 /** Check and convert; errors name the option as the command line has it (--memory). */
 int config_finish(struct vm_config *config, struct hako_error *err);
 
-/** Make the objects that --chardev, --netdev, --blockdev, --iothread, --object, --console, --disk, --net and --device name. */
+/** Make the objects that --chardev, --netdev, --blockdev, --fsdev, --iothread, --object, --console, --disk, --net and --device name. */
 int config_create_objects(struct vm *vm, struct hako_error *err);
 
 #endif

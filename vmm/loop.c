@@ -292,8 +292,7 @@ void loop_poller_stop(struct loop_poller *poller)
 
 static bool have_messages(const struct loop *loop)
 {
-	return __atomic_load_n(&loop->posted, __ATOMIC_RELAXED) ||
-	       __atomic_load_n(&loop->finished, __ATOMIC_RELAXED);
+	return __atomic_load_n(&loop->posted, __ATOMIC_RELAXED);
 }
 
 static bool poll_once(struct loop *loop)
@@ -452,7 +451,11 @@ static int loop_enter(struct loop *loop, enum loop_engine engine, struct hako_er
 
 	if (ret < 0)
 		return ret;
-	ret = loop_watch_start(loop, &loop->wake_watch, err);
+	ret = loop_pool_init(&loop->pool);
+	if (ret < 0)
+		error_errno(err, ret, "threads");
+	else
+		ret = loop_watch_start(loop, &loop->wake_watch, err);
 	if (ret < 0)
 		loop->ops->free(loop);
 	return ret;
@@ -496,6 +499,7 @@ static void *loop_main(void *arg)
 	while (!loop->stop || !loop_idle(loop))
 		turn(loop);
 	stop_watches(loop);
+	loop_pool_free(&loop->pool);
 	loop->ops->free(loop);
 	return NULL;
 }

@@ -114,6 +114,24 @@ struct loop_timer {
 void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t deadline);
 void loop_timer_cancel(struct loop_timer *timer);
 
+/* --- work that blocks --------------------------------------------------------------------------- */
+
+/* Something that only a blocking system call can do. The caller's memory, until @done. */
+struct loop_work {
+	void (*fn)(
+		struct loop_work *
+			work); /* in a thread of the loop's pool; several run at once, in no order */
+	void (*done)(
+		struct loop_work *work); /* in the loop's thread; may free or submit it again */
+	/* the loop's */
+	struct loop_msg msg;
+	struct loop_work *next;
+	struct loop *loop;
+};
+
+/** Have it done. Never fails; @done is never called from within. */
+void loop_work_submit(struct loop *loop, struct loop_work *work);
+
 /* --- disk I/O ---------------------------------------------------------------------------------- */
 
 enum loop_io_op {
@@ -137,6 +155,7 @@ struct loop_io {
 	/* the loop's */
 	struct loop_io *next;
 	struct loop *loop;
+	struct loop_work work;
 	int res;
 };
 

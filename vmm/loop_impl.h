@@ -36,6 +36,15 @@ struct loop_slot {
 struct loop_call_msg;
 struct co;
 
+/* Threads for what blocks; there are none before the first work. */
+struct loop_pool {
+	pthread_mutex_t lock;
+	pthread_cond_t work, gone;
+	struct loop_work *head, **tail; /* waiting */
+	unsigned int queued, threads, idle;
+	bool stop;
+};
+
 struct loop_ops {
 	enum loop_engine engine;
 	/* First and last thing in the loop's thread. */
@@ -72,6 +81,7 @@ struct loop {
 	struct list slots, pollers;
 	uint64_t poll_ns; /* how long to look before the next sleep; adapts itself */
 	uint64_t poll_max_ns;
+	struct loop_pool pool;
 	struct co *co_kept; /* stacks for the next coroutines */
 	unsigned int co_nkept;
 	bool stop;
@@ -80,8 +90,7 @@ struct loop {
 
 	/* Shared with other threads. */
 	struct loop_msg *posted __attribute__((aligned(64))); /* atomic; newest first */
-	struct loop_io *finished; /* atomic; newest first; for engines with threads */
-	bool sleeping;		  /* atomic: or about to */
+	bool sleeping;					      /* atomic: or about to */
 };
 
 extern const struct loop_ops loop_uring_ops;
@@ -95,6 +104,11 @@ void loop_slot_free(struct loop_slot *slot);
  * slot is freed, and false the result.
  */
 bool loop_slot_fire(struct loop_slot *slot, uint32_t revents);
+/** Before anything else is done with it, and when no thread can have work any more. */
+int loop_pool_init(struct loop_pool *pool);
+void loop_pool_free(struct loop_pool *pool);
+/** Have work->fn called in a thread, and work->msg posted then. */
+void loop_pool_add(struct loop *loop, struct loop_work *work);
 /** One request is done. */
 void loop_io_done(struct loop_io *io, int res);
 /** Write 1 to an eventfd. */

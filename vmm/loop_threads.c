@@ -1,34 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The engine for where io_uring is refused: epoll for descriptors, and a pool of threads for disk I/O, of which there are none before
- * the first request.
+ * The engine for where io_uring is refused: epoll for descriptors, and the loop's pool of threads for disk I/O.
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "loop_impl.h"
 
-#define POOL_THREADS 16
-#define POOL_IDLE_NS (5 * NSEC_PER_SEC) /* after that a thread with nothing to do ends */
 #define EPOLL_EVENTS 64
-
-#ifdef __SANITIZE_ADDRESS__
-#define POOL_STACK (1 * MiB)
-#else
-#define POOL_STACK (64 * KiB)
-#endif
-
-struct pool {
-	pthread_mutex_t lock;
-	pthread_cond_t work, gone;
-	struct loop_io *head, **tail; /* waiting */
-	unsigned int queued, threads, idle;
-	bool stop;
-};
 
 struct threads_engine {
 	struct loop *loop;
@@ -38,10 +20,9 @@ struct threads_engine {
 	struct epoll_event events[EPOLL_EVENTS];
 	struct list dead;     /* slots to be freed once the events at hand are through */
 	unsigned int nalways; /* slots that are always ready and not suspended */
-	struct pool pool;
 };
 
-/* --- the pool ---------------------------------------------------------------------------------- */
+/* --- disk I/O ---------------------------------------------------------------------------------- */
 
 static int io_perform(const struct loop_io *io)
 {
@@ -68,132 +49,33 @@ static int io_perform(const struct loop_io *io)
 	return ret < 0 ? -errno : (int)ret;
 }
 
-static void io_finished(struct loop *loop, struct loop_io *io)
+/* In a thread of the pool. */
+static void io_run(struct loop_work *work)
 {
-	io->next = __atomic_load_n(&loop->finished, __ATOMIC_RELAXED);
-	while (!__atomic_compare_exchange_n(&loop->finished, &io->next, io, true, __ATOMIC_RELEASE,
-					    __ATOMIC_RELAXED))
-		;
-	loop_wake(loop);
+	struct loop_io *io = container_of(work, struct loop_io, work);
+
+	io->res = io_perform(io);
 }
 
-/* Wait for work, with the lock held. NULL: the thread is to end. */
-static struct loop_io *pool_take(struct pool *pool)
+static void io_finished(struct loop_msg *msg)
 {
-	struct loop_io *io;
-	struct timespec until;
-	int ret = 0;
+	struct loop_io *io = container_of(msg, struct loop_io, work.msg);
 
-	while (!pool->head) {
-		if (pool->stop || ret == ETIMEDOUT)
-			return NULL;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += POOL_IDLE_NS / NSEC_PER_SEC;
-		pool->idle++;
-		ret = pthread_cond_timedwait(&pool->work, &pool->lock, &until);
-		pool->idle--;
-	}
-	io = pool->head;
-	pool->head = io->next;
-	if (!pool->head)
-		pool->tail = &pool->head;
-	pool->queued--;
-	return io;
+	loop_io_done(io, io->res);
 }
 
-static void *pool_main(void *arg)
+static void submit_io(struct loop *loop)
 {
-	struct threads_engine *t = arg;
-	struct pool *pool = &t->pool;
-	struct loop_io *io;
+	struct loop_io *io = loop->io, *next;
 
-	prctl(PR_SET_NAME, "hako-io");
-	pthread_mutex_lock(&pool->lock);
-	while ((io = pool_take(pool)) != NULL) {
-		pthread_mutex_unlock(&pool->lock);
-		io->res = io_perform(io);
-		io_finished(t->loop, io);
-		pthread_mutex_lock(&pool->lock);
-	}
-	pool->threads--;
-	pthread_cond_signal(&pool->gone);
-	pthread_mutex_unlock(&pool->lock);
-	return NULL;
-}
-
-/* One thread more, with the lock held. */
-static bool pool_grow(struct threads_engine *t)
-{
-	pthread_t thread;
-
-	if (thread_create(&thread, POOL_STACK, pool_main, t) < 0)
-		return false;
-	pthread_detach(thread);
-	t->pool.threads++;
-	return true;
-}
-
-static void pool_submit(struct threads_engine *t, struct loop *loop)
-{
-	struct pool *pool = &t->pool;
-	struct loop_io *io;
-	unsigned int wake;
-	bool stuck;
-
-	if (!loop->io)
-		return;
-	pthread_mutex_lock(&pool->lock);
-	*pool->tail = loop->io;
-	pool->tail = loop->io_tail;
-	for (io = loop->io; io; io = io->next)
-		pool->queued++;
 	loop->io = NULL;
 	loop->io_tail = &loop->io;
-	wake = MIN(pool->queued, pool->idle);
-	for (unsigned int i = 0; i < wake; i++)
-		pthread_cond_signal(&pool->work);
-	for (unsigned int i = wake; i < pool->queued && pool->threads < POOL_THREADS; i++)
-		if (!pool_grow(t))
-			break;
-	stuck = !pool->threads;
-	pthread_mutex_unlock(&pool->lock);
-	/* Not a single thread to be had: slow, but it goes on. */
-	while (stuck && (io = pool->head) != NULL) {
-		pool->head = io->next;
-		pool->queued--;
-		io->res = io_perform(io);
-		io_finished(loop, io);
+	for (; io; io = next) {
+		next = io->next;
+		io->work.fn = io_run;
+		io->work.msg.fn = io_finished;
+		loop_pool_add(loop, &io->work);
 	}
-	if (stuck)
-		pool->tail = &pool->head;
-}
-
-static int pool_init(struct pool *pool)
-{
-	pthread_condattr_t attr;
-
-	if (pthread_condattr_init(&attr))
-		return -ENOMEM;
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_mutex_init(&pool->lock, NULL);
-	pthread_cond_init(&pool->work, &attr);
-	pthread_cond_init(&pool->gone, NULL);
-	pthread_condattr_destroy(&attr);
-	pool->tail = &pool->head;
-	return 0;
-}
-
-static void pool_free(struct pool *pool)
-{
-	pthread_mutex_lock(&pool->lock);
-	pool->stop = true;
-	pthread_cond_broadcast(&pool->work);
-	while (pool->threads)
-		pthread_cond_wait(&pool->gone, &pool->lock);
-	pthread_mutex_unlock(&pool->lock);
-	pthread_cond_destroy(&pool->gone);
-	pthread_cond_destroy(&pool->work);
-	pthread_mutex_destroy(&pool->lock);
 }
 
 /* --- watches ----------------------------------------------------------------------------------- */
@@ -290,7 +172,7 @@ static void threads_wait(struct loop *loop, uint64_t timeout)
 {
 	struct threads_engine *t = loop->engine;
 
-	pool_submit(t, loop);
+	submit_io(loop);
 	t->nevents = epoll_sleep(t, t->nalways ? 0 : timeout);
 }
 
@@ -313,24 +195,6 @@ static void dispatch_always(struct loop *loop, struct threads_engine *t)
 			loop_slot_fire(slot, POLLIN | POLLOUT);
 }
 
-static void dispatch_io(struct loop *loop)
-{
-	struct loop_io *io, *next, *fifo = NULL;
-
-	if (!__atomic_load_n(&loop->finished, __ATOMIC_RELAXED))
-		return;
-	io = __atomic_exchange_n(&loop->finished, NULL, __ATOMIC_ACQUIRE);
-	for (; io; io = next) {
-		next = io->next;
-		io->next = fifo;
-		fifo = io;
-	}
-	for (io = fifo; io; io = next) {
-		next = io->next;
-		loop_io_done(io, io->res);
-	}
-}
-
 static void threads_dispatch(struct loop *loop)
 {
 	struct threads_engine *t = loop->engine;
@@ -343,7 +207,6 @@ static void threads_dispatch(struct loop *loop)
 	}
 	t->nevents = 0;
 	dispatch_always(loop, t);
-	dispatch_io(loop);
 	list_for_each_safe(slot, tmp, &t->dead, changed)
 		loop_slot_free(slot);
 }
@@ -353,23 +216,17 @@ static void threads_dispatch(struct loop *loop)
 static int threads_init(struct loop *loop, struct hako_error *err)
 {
 	struct threads_engine *t = calloc(1, sizeof(*t));
-	int ret;
 
 	if (!t)
 		return error_errno(err, -ENOMEM, "epoll");
 	t->loop = loop;
 	list_init(&t->dead);
-	ret = pool_init(&t->pool);
-	if (ret == 0) {
-		t->epfd = epoll_create1(EPOLL_CLOEXEC);
-		if (t->epfd < 0) {
-			ret = -errno;
-			pool_free(&t->pool);
-		}
-	}
-	if (ret < 0) {
+	t->epfd = epoll_create1(EPOLL_CLOEXEC);
+	if (t->epfd < 0) {
+		int ret = error_errno(err, -errno, "epoll");
+
 		free(t);
-		return error_errno(err, ret, "epoll");
+		return ret;
 	}
 	loop->engine = t;
 	return 0;
@@ -379,7 +236,6 @@ static void threads_free(struct loop *loop)
 {
 	struct threads_engine *t = loop->engine;
 
-	pool_free(&t->pool);
 	close(t->epfd);
 	free(t);
 	loop->engine = NULL;

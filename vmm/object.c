@@ -8,7 +8,8 @@
 
 static const char *const kind_names[CLASS_KINDS] = {
 	[CLASS_MACHINE] = "machine", [CLASS_DEVICE] = "device",	  [CLASS_BLOCKDEV] = "disk node",
-	[CLASS_NETDEV] = "network",  [CLASS_CHARDEV] = "chardev", [CLASS_OBJECT] = "object",
+	[CLASS_NETDEV] = "network",  [CLASS_CHARDEV] = "chardev", [CLASS_FSDEV] = "fsdev",
+	[CLASS_OBJECT] = "object",
 };
 
 const struct class *class_find(enum class_kind kind, const char *name)

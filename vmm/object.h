@@ -18,6 +18,7 @@ enum class_kind {
 	CLASS_BLOCKDEV, /* disk nodes, as QEMU's -blockdev */
 	CLASS_NETDEV,	/* host sides of network cards, as QEMU's -netdev */
 	CLASS_CHARDEV,	/* host sides of consoles, as QEMU's -chardev */
+	CLASS_FSDEV,	/* shared directories, as QEMU's -fsdev */
 	CLASS_OBJECT,	/* what these share, as QEMU's -object */
 	CLASS_KINDS,
 };

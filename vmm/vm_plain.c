@@ -59,7 +59,8 @@ int vm_iothread(struct vm *vm, const char *id, struct loop **loop, struct hako_e
 void vm_destroy_objects(struct vm *vm)
 {
 	static const enum class_kind order[] = {CLASS_DEVICE,  CLASS_NETDEV, CLASS_BLOCKDEV,
-						CLASS_CHARDEV, CLASS_OBJECT, CLASS_MACHINE};
+						CLASS_CHARDEV, CLASS_FSDEV,  CLASS_OBJECT,
+						CLASS_MACHINE};
 
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
 		struct list *head = &vm->objects[order[i]];

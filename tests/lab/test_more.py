@@ -119,6 +119,8 @@ TESTS = [
     ('console.micro', functools.partial(consoles, 'micro')),
     ('iothread.q35', _with_tools(functools.partial(
         queues, 'q35', ',num-queues=2,iothread=io0,cache.direct=on'))),
+    # Each queue in a thread of its own.
     ('iothread.micro', _with_tools(functools.partial(
-        queues, 'micro', ',num-queues=2,iothread=io0,cache.direct=on'))),
+        queues, 'micro', ',num-queues=2,iothread-vq-mapping.0.iothread=io0,iothread-vq-mapping.1.iothread=io1,'
+        'cache.direct=on'))),
 ]

@@ -524,6 +524,67 @@ START_TEST(poller_misses_nothing)
 }
 END_TEST
 
+/* --- work that blocks -------------------------------------------------------------------------- */
+
+#define WORKS 40
+
+struct test_work {
+	struct loop_work work;
+	bool ran, again;
+};
+
+static struct test_work works[WORKS];
+static int work_met, work_done_count, work_wrong;
+
+/* The first two wait for each other: they must run at the same time. */
+static void work_fn(struct loop_work *work)
+{
+	struct test_work *w = container_of(work, struct test_work, work);
+
+	if (loop_is_current(loop))
+		bump(&work_wrong);
+	if (w < works + 2 && !w->again) {
+		bump(&work_met);
+		if (!wait_for(&work_met, 2))
+			bump(&work_wrong);
+	}
+	w->ran = true;
+}
+
+static void work_done(struct loop_work *work)
+{
+	struct test_work *w = container_of(work, struct test_work, work);
+
+	if (!loop_is_current(loop) || !w->ran)
+		bump(&work_wrong);
+	w->ran = false;
+	bump(&work_done_count);
+	if (!w->again) {
+		w->again = true;
+		loop_work_submit(loop, work);
+	}
+}
+
+static void submit_works(void *arg)
+{
+	for (int i = 0; i < WORKS; i++) {
+		works[i] = (struct test_work){.work = {.fn = work_fn, .done = work_done}};
+		loop_work_submit(loop, &works[i].work);
+	}
+}
+
+START_TEST(work_is_done_elsewhere)
+{
+	work_met = work_done_count = work_wrong = 0;
+	loop = new_loop(_i);
+	loop_call(loop, submit_works, NULL);
+	/* Not waiting for it: the loop does not end before its work. */
+	loop_free(loop);
+	ck_assert_int_eq(work_done_count, 2 * WORKS);
+	ck_assert_int_eq(work_wrong, 0);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -538,6 +599,7 @@ int main(void)
 		signals_are_written_by_the_end_of_the_turn,
 		deferred_calls,
 		poller_misses_nothing,
+		work_is_done_elsewhere,
 	};
 
 	return run_tests("loop I/O", tests, ARRAY_SIZE(tests), NULL);

@@ -24,7 +24,8 @@ static void print_classes(enum class_kind kind, const char *list)
 
 static const char *const kinds[CLASS_KINDS] = {
 	[CLASS_MACHINE] = "machine", [CLASS_DEVICE] = "device",	  [CLASS_BLOCKDEV] = "blockdev",
-	[CLASS_NETDEV] = "netdev",   [CLASS_CHARDEV] = "chardev", [CLASS_OBJECT] = "object",
+	[CLASS_NETDEV] = "netdev",   [CLASS_CHARDEV] = "chardev", [CLASS_FSDEV] = "fsdev",
+	[CLASS_OBJECT] = "object",
 };
 
 /* The names that a class goes by, as patterns: of "virtio-rng-pci" also "virtio-rng". */
@@ -66,7 +67,7 @@ static const char script[] =
 	"\t\treturn\n"
 	"\tfi\n"
 	"\tcase $prev in\n"
-	"\t--device|--blockdev|--netdev|--chardev|--machine|device|blockdev|netdev|chardev|machine)\n"
+	"\t--device|--blockdev|--netdev|--chardev|--fsdev|--machine|device|blockdev|netdev|chardev|fsdev|machine)\n"
 	"\t\thead=${cur%,*}\n"
 	"\t\tif [ \"$head\" != \"$cur\" ]; then\n"
 	"\t\t\toptions=$(_hako_class_options \"${prev#--}\" \"${cur%%,*}\")\n"
@@ -78,7 +79,7 @@ static const char script[] =
 	"\t\tfi ;;\n"
 	"\thelp)\n"
 	"\t\tmapfile -t COMPREPLY < <(compgen -W \"$_hako_commands machine device blockdev netdev "
-	"chardev\" -- \"$cur\") ;;\n"
+	"chardev fsdev\" -- \"$cur\") ;;\n"
 	"\t--kernel|--initrd|--disk|--pidfile|--log)\n"
 	"\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\") ;;\n"
 	"\t--net)\n"

@@ -16,6 +16,7 @@ static const struct {
 	[CLASS_BLOCKDEV] = {"blockdev", "Disk nodes, for --blockdev and --disk"},
 	[CLASS_NETDEV] = {"netdev", "Networks, for --netdev and --net"},
 	[CLASS_CHARDEV] = {"chardev", "Character backends, for --chardev and --console"},
+	[CLASS_FSDEV] = {"fsdev", "Shared directories, for --fsdev"},
 	[CLASS_OBJECT] = {"object", "What others share, for --object"},
 };
 
