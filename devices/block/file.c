@@ -338,10 +338,10 @@ void file_grown(struct file_node *f, uint64_t end)
 	end = ALIGN_UP(end, 512);
 	if (likely(end <= length))
 		return;
-	pthread_mutex_lock(&f->lock);
+	pthread_mutex_lock(&f->length_lock);
 	if (end > f->node.length)
 		block_set_length(&f->node, end);
-	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&f->length_lock);
 }
 
 int file_check_request(const struct file_node *f, const struct block_req *req)
@@ -493,6 +493,7 @@ static int file_create(struct object *obj, struct hako_error *err)
 	if (ret < 0)
 		return ret;
 	pthread_mutex_init(&f->lock, NULL);
+	pthread_mutex_init(&f->length_lock, NULL);
 	return 0;
 }
 
@@ -501,6 +502,7 @@ static void file_destroy(struct object *obj)
 	struct file_node *f = container_of(obj, struct file_node, node.obj);
 
 	pthread_mutex_destroy(&f->lock);
+	pthread_mutex_destroy(&f->length_lock);
 	file_close(f);
 	block_node_free(&f->node);
 }

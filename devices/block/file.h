@@ -38,6 +38,7 @@ struct file_node {
 	unsigned int does, forbids;		  /* IMAGE_LOCK_* that it has */
 	bool no_discard, no_punch, no_zero_range; /* atomic: found to be unsupported */
 	pthread_mutex_t lock;			  /* for changes of loops */
+	pthread_mutex_t length_lock;		  /* for changes of node.length */
 	struct file_loop loops[FILE_MAX_LOOPS];
 	unsigned int nloops; /* atomic: entries that have ever been in use */
 };

@@ -156,6 +156,13 @@ int file_status(struct block_node *node, uint64_t offset, uint64_t bytes, struct
 
 /* --- size -------------------------------------------------------------------------------------- */
 
+static void set_length(struct file_node *f, uint64_t length)
+{
+	pthread_mutex_lock(&f->length_lock);
+	block_set_length(&f->node, length);
+	pthread_mutex_unlock(&f->length_lock);
+}
+
 /* A block device has the size it has; but it may have changed. */
 static int resize_device(struct file_node *f, uint64_t length, struct hako_error *err)
 {
@@ -167,7 +174,7 @@ static int resize_device(struct file_node *f, uint64_t length, struct hako_error
 	if (length > now)
 		return error_set(err, -ENOSPC, "%s: the block device has %llu bytes only",
 				 f->filename, (unsigned long long)now);
-	block_set_length(&f->node, now);
+	set_length(f, now);
 	return 0;
 }
 
@@ -215,6 +222,6 @@ int file_resize(struct block_node *node, uint64_t length, enum block_prealloc pr
 			error_hint(err, "and it keeps its new size");
 		return ret;
 	}
-	block_set_length(node, ALIGN_UP(length, 512ull));
+	set_length(f, ALIGN_UP(length, 512ull));
 	return 0;
 }

@@ -148,7 +148,8 @@ static int make_l2(struct qcow2 *q, uint64_t index)
 
 int qcow2_l2_get_writable(struct qcow2 *q, uint64_t offset, struct qcow2_table **table)
 {
-	uint64_t index = l1_index(q, offset);
+	uint64_t index = l1_index(q, offset), l2;
+	bool is_new;
 	int ret;
 
 	*table = NULL;
@@ -162,12 +163,19 @@ int qcow2_l2_get_writable(struct qcow2 *q, uint64_t offset, struct qcow2_table *
 		return ret;
 	if (*table)
 		qcow2_table_put(*table);
+	is_new = !*table;
 	ret = make_l2(q, index);
 	if (ret < 0)
 		return ret;
-	return qcow2_cache_get(q, &q->l2, offset >> q->slice_shift,
-			       (q->l1[index] & QCOW2_L1_OFFSET) + in_table(q, offset), !*table,
-			       table);
+	l2 = q->l1[index] & QCOW2_L1_OFFSET;
+	ret = qcow2_cache_get(q, &q->l2, offset >> q->slice_shift, l2 + in_table(q, offset), is_new,
+			      table);
+	if (ret < 0 && is_new) {
+		/* Nothing of it would ever be written. */
+		qcow2_set_l1(q, index, 0);
+		qcow2_unref(q, l2, 1, true);
+	}
+	return ret;
 }
 
 void qcow2_l2_set(struct qcow2 *q, struct qcow2_table *t, unsigned int i, uint64_t entry,

@@ -39,19 +39,26 @@ static void refused(const char *say, const char *text)
 
 /* --- blkdebug ---------------------------------------------------------------------------------- */
 
+static const char rules[] =
+#ifdef WITH_JSON
+	"{\"driver\": \"blkdebug\", \"image\": {\"driver\": \"file\", \"filename\": \"%s\"},"
+	" \"inject-error\": [{\"iotype\": \"write\", \"sector\": 3, \"errno\": 28},"
+	" {\"iotype\": \"read\", \"once\": true, \"immediately\": true},"
+	" {\"iotype\": \"flush\", \"once\": true}]}";
+#else
+	"driver=blkdebug,image.driver=file,image.filename=%s,"
+	"inject-error.0.iotype=write,inject-error.0.sector=3,inject-error.0.errno=28,"
+	"inject-error.1.iotype=read,inject-error.1.once=on,inject-error.1.immediately=on,"
+	"inject-error.2.iotype=flush,inject-error.2.once=on";
+#endif
+
 START_TEST(errors_are_injected)
 {
 	struct block_node *n;
 
 	set_up(_i);
 	make_image(1 * MiB);
-	n = must_make(
-		"d",
-		"{\"driver\": \"blkdebug\", \"image\": {\"driver\": \"file\", \"filename\": \"%s\"},"
-		" \"inject-error\": [{\"iotype\": \"write\", \"sector\": 3, \"errno\": 28},"
-		" {\"iotype\": \"read\", \"once\": true, \"immediately\": true},"
-		" {\"iotype\": \"flush\", \"once\": true}]}",
-		image);
+	n = must_make("d", rules, image);
 	ck_assert_uint_eq(n->length, 1 * MiB);
 	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 0, buf, 1536), 0);
 	ck_assert_int_eq(run_buf(n, BLOCK_WRITE, 1024, buf, 1024), -ENOSPC);

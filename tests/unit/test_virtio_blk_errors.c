@@ -329,6 +329,17 @@ END_TEST
 
 /* --- queues and loops -------------------------------------------------------------------------- */
 
+static const char mapping[] =
+#ifdef WITH_JSON
+	"{\"drive\": \"disk\", \"num-queues\": 4, \"iothread-vq-mapping\": ["
+	"{\"iothread\": \"a\", \"vqs\": [0, 3]}, {\"iothread\": \"b\", \"vqs\": [2, 1]}]}";
+#else
+	"drive=disk,num-queues=4,iothread-vq-mapping.0.iothread=a,"
+	"iothread-vq-mapping.0.vqs=0,iothread-vq-mapping.0.vqs=3,"
+	"iothread-vq-mapping.1.iothread=b,iothread-vq-mapping.1.vqs=2,"
+	"iothread-vq-mapping.1.vqs=1";
+#endif
+
 START_TEST(queues_on_several_loops)
 {
 	struct vdrv_queue qs[4];
@@ -338,13 +349,8 @@ START_TEST(queues_on_several_loops)
 	uint32_t id, len;
 
 	open_disk(_i, "");
-	ck_assert_msg(
-		vdrv_device(
-			&drv, "virtio-blk-device",
-			"{\"drive\": \"disk\", \"num-queues\": 4, \"iothread-vq-mapping\": ["
-			"{\"iothread\": \"a\", \"vqs\": [0, 3]}, {\"iothread\": \"b\", \"vqs\": [2, 1]}]}",
-			&err) == 0,
-		"%s", err.message);
+	ck_assert_msg(vdrv_device(&drv, "virtio-blk-device", mapping, &err) == 0, "%s",
+		      err.message);
 	ck_assert_int_eq(vm_iothread(drv.vm, "a", &a, &err), 0);
 	ck_assert_int_eq(vm_iothread(drv.vm, "b", &b, &err), 0);
 	ck_assert(drv.vdev->vq[0].loop == a && drv.vdev->vq[1].loop == b &&
