@@ -142,6 +142,11 @@ check: setup
 	@tests/check
 lint: setup
 	@tools/lint
+# Random operations on disk images and power cuts, for hours. OPS=N says how many.
+OPS ?= 1000000
+soak: $O/hako
+	@HAKO=$(abspath $O/hako) tests/block/differential --ops $(OPS)
+	@HAKO=$(abspath $O/hako) tests/block/powercut --ops $$(($(OPS) / 10))
 bench: setup $O/hako guests
 	@tests/bench/run --build $O
 
@@ -190,6 +195,7 @@ help:
 	@echo 'make check          all tests: unit (with sanitizers), bare-metal guests, stock guests'
 	@echo 'make fuzz           spoilt images for TIME=60 seconds (TARGET=qcow2)'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
+	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
 	@echo 'make bench          speed and size, beside QEMU'
 	@echo 'make install        to PREFIX (now $(PREFIX)), below DESTDIR if that is set'
 	@echo 'make setup          install what all this needs, through apt'
@@ -208,7 +214,7 @@ help:
 	@echo 'V=1                 show the commands'
 
 FORCE:
-.PHONY: all unit setup lab demo check fuzz lint bench man install clean help FORCE
+.PHONY: all unit setup lab demo check fuzz lint soak bench man install clean help FORCE
 .SECONDARY:
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d)

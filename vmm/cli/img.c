@@ -10,8 +10,9 @@
 #include "vmm/object.h"
 
 const struct img_command *const img_commands[] = {
-	&img_bench, &img_compare, &img_convert, &img_create, &img_dd,
-	&img_info,  &img_map,	  &img_measure, &img_resize, NULL,
+	&img_amend,   &img_bench,  &img_bitmap,	  &img_check, &img_commit, &img_compare,
+	&img_convert, &img_create, &img_dd,	  &img_info,  &img_map,	   &img_measure,
+	&img_rebase,  &img_resize, &img_snapshot, NULL,
 };
 
 const char *const img_output_names[] = {"human", "json", NULL};

@@ -28,8 +28,9 @@ struct img_command {
 	int (*run)(struct img *img); /* returns the exit status */
 };
 
-extern const struct img_command img_bench, img_compare, img_convert, img_create, img_dd, img_info,
-	img_map, img_measure, img_resize;
+extern const struct img_command img_amend, img_bench, img_bitmap, img_check, img_commit,
+	img_compare, img_convert, img_create, img_dd, img_info, img_map, img_measure, img_rebase,
+	img_resize, img_snapshot;
 extern const struct img_command *const img_commands[]; /* ends with NULL */
 
 /** "PROGRAM: MESSAGE" on stderr. Returns 1. */
@@ -86,6 +87,12 @@ struct img_open {
 /** Open an image with its chain, in use by this program. It is closed by img_close() or at the end. */
 int img_open(struct img *img, const struct img_open *open, struct block_node **node,
 	     struct hako_error *err);
+/**
+ * Open the file below the format, for what works on files; @format: the name of what is in it. With image_opts it is what the options
+ * "file.…" say.
+ */
+int img_open_file(struct img *img, const struct img_open *open, struct block_node **file,
+		  const char **format, struct hako_error *err);
 void img_close(struct img *img, struct block_node *node);
 /** Close all that is open. */
 void img_close_all(struct img *img);
@@ -105,8 +112,8 @@ const char *img_size_str(uint64_t bytes, char buf[32]);
 struct img_json {
 	bool human;
 	int level;
-	bool first;	    /* nothing has been written on this level yet */
-	unsigned int index; /* human: in the list */
+	bool first;	       /* nothing has been written on this level yet */
+	unsigned int index[8]; /* human: of the next item, by level */
 };
 
 void img_json_open(struct img_json *j, const char *key, char bracket);

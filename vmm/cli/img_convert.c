@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "devices/block/copy.h"
-#include "devices/block/qcow2.h"
+#include "devices/block/qcow2_manage.h"
 #include "img_create.h"
 #include "img_image.h"
 
@@ -88,6 +88,14 @@ static int check_args(struct img *img, struct convert_args *a)
 		return img_error(img, "-o and -B are not possible with -n");
 	if (a->skip_broken_bitmaps && !a->bitmaps)
 		return img_error(img, "Use of --skip-broken-bitmaps requires --bitmaps");
+	if (a->snapshot && img->argc > 2)
+		return img_error(img, "No support for concatenating multiple snapshot");
+	if (a->bitmaps && img->argc > 2)
+		return img_error(img, "Copying bitmaps only possible with single source");
+	if (a->bitmaps && (!a->out_format || strcmp(a->out_format, "qcow2")) &&
+	    !a->target_image_opts)
+		return img_error(img, "Format driver '%s' does not support bitmaps",
+				 a->out_format ?: "raw");
 	if (a->backing && img->argc > 2)
 		return img_error(img, "Having a backing file for the target makes no sense when "
 				      "concatenating multiple input images");
@@ -100,6 +108,21 @@ static int check_args(struct img *img, struct convert_args *a)
 	/* Borders of runs are at multiples of it. */
 	while (a->sparse & (a->sparse - 1))
 		a->sparse &= a->sparse - 1;
+	return 0;
+}
+
+/* "snapshot.id=1", "snapshot.name=x" or either as it is: a number is looked for first. */
+static int show_snapshot(void *arg)
+{
+	struct convert_args *a = arg;
+	const char *name = a->snapshot;
+
+	if (!strncmp(name, "snapshot.id=", 12))
+		name += 12;
+	else if (!strncmp(name, "snapshot.name=", 14))
+		name += 14;
+	if (qcow2_snapshot_show(a->sources[0], name, &a->err))
+		return error_prefix(&a->err, "Failed to load snapshot");
 	return 0;
 }
 
@@ -122,6 +145,8 @@ static int open_sources(struct img *img, struct convert_args *a)
 			return img_fail(img, &err);
 		if (!a->sources[i]->length && n > 1)
 			return img_error(img, "%s: is empty", open.name);
+		if (a->snapshot && img_run(img, show_snapshot, a))
+			return img_fail(img, &a->err);
 		a->length += a->sources[i]->length;
 	}
 	a->copy.sources = a->sources;
@@ -223,6 +248,44 @@ static void unreadable(void *opaque, uint64_t offset, int error)
 			 strerror(-error));
 }
 
+static int copy_bitmap(struct convert_args *a, const struct qcow2_bitmap_entry *b)
+{
+	struct block_node *source = a->sources[0], *target = a->copy.target;
+	int r;
+
+	if (b->flags & QCOW2_BITMAP_IN_USE) {
+		if (!a->skip_broken_bitmaps)
+			return error_set(
+				&a->err, -EINVAL,
+				"Cannot copy inconsistent bitmap '%s' (try --skip-broken-bitmaps, or "
+				"delete it with bitmap --remove)",
+				b->name);
+		img_warn(a->img, "Skipping inconsistent bitmap '%s'", b->name);
+		return 0;
+	}
+	r = qcow2_bitmap_add(target, b->name, 1ull << b->granularity_bits, &a->err);
+	if (!r)
+		r = qcow2_bitmap_merge(target, b->name, source, b->name, &a->err);
+	if (!r && !(b->flags & QCOW2_BITMAP_AUTO))
+		r = qcow2_bitmap_enable(target, b->name, false, &a->err);
+	return r ? error_prefix(&a->err, "Failed to copy bitmap '%s'", b->name) : 0;
+}
+
+static int copy_bitmaps(void *arg)
+{
+	struct convert_args *a = arg;
+	struct qcow2_bitmap_entry *list;
+	uint32_t n;
+	int r = qcow2_bitmap_list(a->sources[0], &list, &n, &a->err);
+
+	if (r)
+		return r;
+	for (uint32_t i = 0; i < n && !r; i++)
+		r = copy_bitmap(a, &list[i]);
+	qcow2_bitmaps_list_free(list, n);
+	return r;
+}
+
 static int copy(void *arg)
 {
 	struct convert_args *a = arg;
@@ -258,6 +321,8 @@ static int convert(struct img *img, struct convert_args *a)
 	if (c->target_has_backing)
 		c->base = a->sources[0]->backing;
 	r = img_run(img, copy, a);
+	if (!r && a->bitmaps)
+		r = img_run(img, copy_bitmaps, a);
 	img_progress_end(&a->shown, r == 0);
 	return r ? img_fail(img, &a->err) : 0;
 }
@@ -286,8 +351,6 @@ static int run(struct img *img)
 	img_progress_start(&a->shown, a->progress);
 	if (check_args(img, a) || open_sources(img, a))
 		return 1;
-	if (a->snapshot || a->bitmaps)
-		return img_error(img, "-l and --bitmaps are not supported yet");
 	if (!a->no_create && create_target(img, a, target))
 		return 1;
 	if (open_target(img, a, target))

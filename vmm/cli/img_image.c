@@ -198,6 +198,59 @@ int img_open(struct img *img, const struct img_open *open, struct block_node **n
 	return 0;
 }
 
+/* Of "driver=qcow2,file.filename=x" what is the file's: "filename=x". */
+static char *file_options(const char *options, struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	char *text = NULL, *more;
+
+	if (keyvals_parse(&kv, options, NULL, err)) {
+		keyvals_free(&kv);
+		return NULL;
+	}
+	for (size_t i = 0; i < kv.n; i++) {
+		if (strncmp(kv.v[i].key, "file.", 5))
+			continue;
+		more = str_printf("%s%s%s=%s", text ? text : "", text ? "," : "", kv.v[i].key + 5,
+				  kv.v[i].value);
+		free(text);
+		text = more;
+	}
+	keyvals_free(&kv);
+	if (!text)
+		error_set(err, -EINVAL, "%s: file.filename=… is missing", options);
+	return text;
+}
+
+int img_open_file(struct img *img, const struct img_open *open, struct block_node **file,
+		  const char **format, struct hako_error *err)
+{
+	const struct class *cls = open->format ? class_find(CLASS_BLOCKDEV, open->format) : NULL;
+	struct img_open below = *open;
+	char *options = NULL;
+	int r;
+
+	if (open->format && !cls)
+		return error_set(err, -EINVAL, "Could not open '%s': Unknown driver '%s'",
+				 open->name, open->format);
+	below.format = open->image_opts ? NULL : "file";
+	if (open->image_opts) {
+		below.name = options = file_options(open->name, err);
+		if (!options)
+			return -EINVAL;
+	}
+	r = img_open(img, &below, file, err);
+	free(options);
+	if (!r && !cls) {
+		r = block_probe(*file, &cls, err);
+		if (r)
+			error_prefix(err, "Could not open '%s'", open->name);
+	}
+	if (!r)
+		*format = cls->name;
+	return r;
+}
+
 void img_close(struct img *img, struct block_node *node)
 {
 	for (unsigned int i = 0; i < img->nopen; i++) {

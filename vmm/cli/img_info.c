@@ -60,6 +60,35 @@ static char *full_backing_name(const char *filename, const char *backing)
 
 /* --- qcow2 -------------------------------------------------------------------------------------- */
 
+static void print_bitmaps(struct img_json *j, struct qcow2 *q)
+{
+	static const struct {
+		uint32_t flag;
+		const char *name;
+	} names[] = {{QCOW2_BITMAP_IN_USE, "in-use"}, {QCOW2_BITMAP_AUTO, "auto"}};
+	struct qcow2_bitmap_entry *list;
+	uint32_t n;
+
+	if (qcow2_bitmap_list(&q->node, &list, &n, NULL))
+		return;
+	if (n)
+		img_json_open(j, "bitmaps", '[');
+	for (uint32_t i = 0; i < n; i++) {
+		img_json_open(j, NULL, '{');
+		img_json_open(j, "flags", '[');
+		for (size_t k = 0; k < ARRAY_SIZE(names); k++)
+			if (list[i].flags & names[k].flag)
+				img_json_str(j, NULL, names[k].name);
+		img_json_close(j, ']');
+		img_json_str(j, "name", list[i].name);
+		img_json_uint(j, "granularity", 1ull << list[i].granularity_bits);
+		img_json_close(j, '}');
+	}
+	if (n)
+		img_json_close(j, ']');
+	qcow2_bitmaps_list_free(list, n);
+}
+
 void img_info_specific(struct img_json *j, struct qcow2 *q)
 {
 	bool v3 = q->version >= 3;
@@ -69,6 +98,8 @@ void img_info_specific(struct img_json *j, struct qcow2 *q)
 		     q->compression == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
 	if (v3)
 		img_json_bool(j, "lazy-refcounts", q->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS);
+	if (v3)
+		print_bitmaps(j, q);
 	img_json_uint(j, "refcount-bits", 1u << q->refcount_order);
 	if (!v3)
 		return;
@@ -86,7 +117,9 @@ void img_info_specific(struct img_json *j, struct qcow2 *q)
 static void print_human(const char *name, struct block_node *node)
 {
 	struct qcow2 *q = qcow2_is_node(node) ? qcow2_of(node) : NULL;
+	struct qcow2_snapshot *list;
 	char size[32], actual[32];
+	uint32_t n;
 
 	printf("image: %s\nfile format: %s\nvirtual size: %s (%llu bytes)\ndisk size: %s\n", name,
 	       img_format_name(node), img_size_str(node->length, size),
@@ -107,15 +140,25 @@ static void print_human(const char *name, struct block_node *node)
 	}
 	if (q->backing_format)
 		printf("backing file format: %s\n", q->backing_format);
+	if (!qcow2_snapshot_list(node, &list, &n, NULL)) {
+		img_print_snapshots(list, n);
+		qcow2_snapshots_free(list, n);
+	}
 	printf("Format specific information:\n");
 	img_info_specific(&(struct img_json){.human = true, .level = 1}, q);
 }
 
 static void print_json(struct img_json *j, const char *name, struct block_node *node)
 {
+	struct qcow2_snapshot *list;
+	uint32_t n;
 	struct qcow2 *q = qcow2_is_node(node) ? qcow2_of(node) : NULL;
 
 	img_json_open(j, NULL, '{');
+	if (q && !qcow2_snapshot_list(node, &list, &n, NULL)) {
+		img_json_snapshots(j, list, n);
+		qcow2_snapshots_free(list, n);
+	}
 	img_json_uint(j, "virtual-size", node->length);
 	img_json_str(j, "filename", name);
 	if (q)
@@ -146,6 +189,7 @@ static void print_json(struct img_json *j, const char *name, struct block_node *
 /* --- the chain ---------------------------------------------------------------------------------- */
 
 struct chain {
+	bool json, list;
 	struct block_node *nodes[MAX_CHAIN];
 	char *names[MAX_CHAIN];
 	unsigned int n;
@@ -208,11 +252,32 @@ static int open_chain(struct img *img, const struct info_args *a, struct chain *
 	return r;
 }
 
+/* In a coroutine: snapshots and bitmaps are read from the image. */
+static int print_chain(void *arg)
+{
+	struct chain *c = arg;
+	struct img_json j = {0};
+
+	if (c->json && c->list)
+		img_json_open(&j, NULL, '[');
+	for (unsigned int i = 0; i < c->n; i++) {
+		if (c->json) {
+			print_json(&j, c->names[i], c->nodes[i]);
+			continue;
+		}
+		if (i)
+			putchar('\n');
+		print_human(c->names[i], c->nodes[i]);
+	}
+	if (c->json && c->list)
+		img_json_close(&j, ']');
+	return 0;
+}
+
 static int run(struct img *img)
 {
 	const struct info_args *a = img->args;
-	struct img_json j = {0};
-	struct chain c = {.n = 0};
+	struct chain c = {.json = a->output == IMG_JSON, .list = a->chain};
 	struct hako_error err;
 	int r;
 
@@ -221,26 +286,10 @@ static int run(struct img *img)
 	if (img->argc != 1)
 		return img_usage(img, "Expecting one image file name");
 	r = open_chain(img, a, &c, &err);
-	if (r) {
-		img_fail(img, &err);
-	} else {
-		if (a->output == IMG_JSON && a->chain)
-			img_json_open(&j, NULL, '[');
-		for (unsigned int i = 0; i < c.n; i++) {
-			if (a->output == IMG_JSON) {
-				print_json(&j, c.names[i], c.nodes[i]);
-			} else {
-				if (i)
-					putchar('\n');
-				print_human(c.names[i], c.nodes[i]);
-			}
-		}
-		if (a->output == IMG_JSON && a->chain)
-			img_json_close(&j, ']');
-	}
+	r = r ? img_fail(img, &err) : img_run(img, print_chain, &c);
 	for (unsigned int i = 0; i < c.n; i++)
 		free(c.names[i]);
-	return r ? 1 : 0;
+	return r;
 }
 
 const struct img_command img_info = {

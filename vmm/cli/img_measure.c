@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "devices/block/chain.h"
+#include "devices/block/qcow2_manage.h"
 #include "img_create.h"
 
 struct measure_args {
@@ -57,10 +58,15 @@ static int count_data(struct measure_args *a)
 static int look(void *arg)
 {
 	struct measure_args *a = arg;
+	int r = 0;
 
 	if (a->snapshot)
-		return error_set(&a->err, -EOPNOTSUPP, "-l is not supported yet");
-	return count_data(a);
+		r = qcow2_snapshot_show(a->node, a->snapshot, &a->err);
+	if (!r)
+		r = count_data(a);
+	if (!r && qcow2_is_node(a->node) && a->cluster > 1)
+		r = qcow2_bitmap_measure(a->node, a->cluster, &a->bitmaps, &a->err);
+	return r;
 }
 
 static void print(const struct measure_args *a, const struct image_measure *m, bool bitmaps)
@@ -87,6 +93,7 @@ static int measure(struct img *img, struct measure_args *a, const struct image_f
 {
 	struct image_measure m = {0};
 	struct hako_error err;
+	const char *compat;
 	void *options = NULL;
 	uint64_t size = a->node ? a->node->length : 0;
 	char text[24];
@@ -110,7 +117,12 @@ static int measure(struct img *img, struct measure_args *a, const struct image_f
 	image_options_free(fmt, options);
 	if (r)
 		return img_fail(img, &err);
-	print(a, &m, false);
+	/* They are told of, even if there are none, where both can have them. */
+	compat = keyvals_get(kv, "compat");
+	print(a, &m,
+	      a->node && qcow2_is_node(a->node) && qcow2_of(a->node)->version >= 3 &&
+		      !strcmp(fmt->name, "qcow2") &&
+		      (!compat || (strcmp(compat, "0.10") && strcmp(compat, "v2"))));
 	return 0;
 }
 

@@ -54,7 +54,7 @@ static void human_item(struct img_json *j, const char *key)
 {
 	printf("%*s", 4 * j->level, "");
 	if (!key)
-		printf("[%u]", j->index++);
+		printf("[%u]", j->index[j->level & 7]++);
 	for (; key && *key; key++)
 		putchar(*key == '-' ? ' ' : *key);
 	putchar(':');
@@ -85,7 +85,7 @@ void img_json_open(struct img_json *j, const char *key, char bracket)
 	else
 		putchar(bracket);
 	if (bracket == '[')
-		j->index = 0;
+		j->index[j->level & 7] = 0;
 }
 
 void img_json_close(struct img_json *j, char bracket)

@@ -114,7 +114,9 @@ static int do_flush(void *arg)
 
 static int cmd_flush(struct io *io, int argc, char **argv)
 {
-	return co_run(io->vm->io_loop, do_flush, io->node);
+	int r = co_run(io->vm->io_loop, do_flush, io->node);
+
+	return r < 0 ? io_fail(io, r, NULL) : 0;
 }
 
 struct resize {
@@ -166,6 +168,12 @@ static int cmd_length(struct io *io, int argc, char **argv)
 	return 0;
 }
 
+static int print_specific(void *arg)
+{
+	img_info_specific(&(struct img_json){.human = true, .level = 1}, arg);
+	return 0;
+}
+
 static int cmd_info(struct io *io, int argc, char **argv)
 {
 	struct qcow2 *q = qcow2_is_node(io->node) ? qcow2_of(io->node) : NULL;
@@ -183,7 +191,7 @@ static int cmd_info(struct io *io, int argc, char **argv)
 	       io_size_str((double)vmstate, state));
 	if (q) {
 		printf("Format specific information:\n");
-		img_info_specific(&(struct img_json){.human = true, .level = 1}, q);
+		co_run(io->vm->io_loop, print_specific, q);
 	}
 	return 0;
 }
