@@ -23,15 +23,10 @@ static void add_pin_route(struct kvm_irq_routing *routing, uint32_t gsi, uint32_
 }
 
 /* ISA interrupts reach the PIC and the IOAPIC; the PIT's goes to IOAPIC pin 2, as on every PC. */
-static int make_pin_routes(struct vm *vm, struct hako_error *err)
+int irq_use_kvm(struct vm *vm, bool pit, struct hako_error *err)
 {
-	struct kvm_irq_routing *routing;
+	struct kvm_irq_routing *routing = vm->irq.routing;
 
-	routing = calloc(1, sizeof(*routing) +
-				    (2 * IRQ_PINS + ROUTES_STEP) * sizeof(routing->entries[0]));
-	if (!routing)
-		return error_errno(err, -ENOMEM, "interrupt routes");
-	vm->irq.routing = routing;
 	for (uint32_t i = 0; i < IRQ_PINS; i++) {
 		if (i < 8 && i != 2)
 			add_pin_route(routing, i, KVM_IRQCHIP_PIC_MASTER, i);
@@ -42,21 +37,29 @@ static int make_pin_routes(struct vm *vm, struct hako_error *err)
 		else if (i != 2)
 			add_pin_route(routing, i, KVM_IRQCHIP_IOAPIC, i);
 	}
-	return 0;
-}
-
-int irq_set_pins(struct vm *vm, struct hako_error *err)
-{
-	if (ioctl(vm->fd, KVM_SET_GSI_ROUTING, vm->irq.routing) < 0)
+	if (pit && ioctl(vm->fd, KVM_SET_GSI_ROUTING, routing) < 0)
 		return error_errno(err, -errno, "KVM: interrupt routes");
 	return 0;
 }
 
+void irq_use_chip(struct vm *vm, const struct irq_chip *chip, void *opaque)
+{
+	pthread_mutex_lock(&vm->irq.lock);
+	vm->irq.chip = chip;
+	vm->irq.chip_opaque = opaque;
+	pthread_mutex_unlock(&vm->irq.lock);
+}
+
 int irq_init(struct vm *vm, struct hako_error *err)
 {
-	vm->irq.vm = vm;
-	pthread_mutex_init(&vm->irq.lock, NULL);
-	return vm->fd >= 0 ? make_pin_routes(vm, err) : 0;
+	struct irq *irq = &vm->irq;
+
+	irq->vm = vm;
+	pthread_mutex_init(&irq->lock, NULL);
+	/* Zeroed: each route is said once, and so are the fields that KVM wants to be 0. */
+	irq->routing = calloc(1, sizeof(*irq->routing) + (2 * IRQ_PINS + ROUTES_STEP) *
+								 sizeof(irq->routing->entries[0]));
+	return irq->routing ? 0 : error_errno(err, -ENOMEM, "interrupt routes");
 }
 
 void irq_free(struct vm *vm)
@@ -74,7 +77,9 @@ static void set_pin(struct vm *vm, uint32_t gsi, bool level)
 {
 	struct kvm_irq_level l = {.irq = gsi, .level = level};
 
-	if (vm->fd >= 0)
+	if (vm->irq.chip)
+		vm->irq.chip->set_pin(vm->irq.chip_opaque, gsi, level);
+	else if (vm->fd >= 0)
 		ioctl(vm->fd, KVM_IRQ_LINE, &l);
 }
 
@@ -169,10 +174,10 @@ static int grow_routing(struct irq *irq)
 }
 
 /* Under irq->lock. KVM takes all routes or none: one that it refuses must not stay among them. */
-static int set_route(struct msi *msi, uint64_t address, uint32_t data)
+static int set_route(struct vm *vm, uint32_t gsi, uint64_t address, uint32_t data)
 {
-	struct irq *irq = &msi->vm->irq;
-	struct kvm_irq_routing_entry *e = find_route(irq, msi->gsi), old;
+	struct irq *irq = &vm->irq;
+	struct kvm_irq_routing_entry *e = find_route(irq, gsi), old;
 	bool is_new = !e;
 	int r = is_new ? grow_routing(irq) : 0;
 
@@ -181,21 +186,27 @@ static int set_route(struct msi *msi, uint64_t address, uint32_t data)
 	if (is_new)
 		e = &irq->routing->entries[irq->routing->nr++];
 	old = *e;
-	*e = (struct kvm_irq_routing_entry){.gsi = msi->gsi, .type = KVM_IRQ_ROUTING_MSI};
+	*e = (struct kvm_irq_routing_entry){.gsi = gsi, .type = KVM_IRQ_ROUTING_MSI};
 	e->u.msi.address_lo = address;
 	e->u.msi.address_hi = address >> 32;
 	e->u.msi.data = data;
-	if (ioctl(msi->vm->fd, KVM_SET_GSI_ROUTING, irq->routing) < 0) {
+	if (ioctl(vm->fd, KVM_SET_GSI_ROUTING, irq->routing) < 0) {
 		r = -errno;
 		if (is_new)
 			irq->routing->nr--;
 		else
 			*e = old;
-		return r;
 	}
-	msi->address = address;
-	msi->data = data;
-	return 0;
+	return r;
+}
+
+/* Under irq->lock. KVM learns of it with the next change. */
+static void drop_route(struct irq *irq, uint32_t gsi)
+{
+	struct kvm_irq_routing_entry *e = find_route(irq, gsi);
+
+	if (e)
+		*e = irq->routing->entries[--irq->routing->nr];
 }
 
 static int route(struct msi *msi, uint64_t address, uint32_t data)
@@ -209,8 +220,11 @@ static int route(struct msi *msi, uint64_t address, uint32_t data)
 	pthread_mutex_lock(&irq->lock);
 	if (is_new)
 		msi->gsi = gsi_alloc(irq);
-	r = msi->gsi ? set_route(msi, address, data) : -ENOSPC;
-	if (r && is_new && msi->gsi) {
+	r = msi->gsi ? set_route(msi->vm, msi->gsi, address, data) : -ENOSPC;
+	if (!r) {
+		msi->address = address;
+		msi->data = data;
+	} else if (is_new && msi->gsi) {
 		gsi_free(irq, msi->gsi);
 		msi->gsi = 0;
 	}
@@ -255,12 +269,8 @@ void msi_free(struct msi *msi)
 	irq = &msi->vm->irq;
 	disarm(msi);
 	if (msi->gsi) {
-		struct kvm_irq_routing_entry *e;
-
 		pthread_mutex_lock(&irq->lock);
-		e = find_route(irq, msi->gsi);
-		if (e)
-			*e = irq->routing->entries[--irq->routing->nr];
+		drop_route(irq, msi->gsi);
 		gsi_free(irq, msi->gsi);
 		pthread_mutex_unlock(&irq->lock);
 	}
@@ -286,4 +296,45 @@ void msi_clear(struct msi *msi)
 	eventfd_t count;
 
 	eventfd_read(msi->fd, &count);
+}
+
+/* --- the board's interrupt controller -------------------------------------------------------- */
+
+bool irq_send(struct vm *vm, uint64_t address, uint32_t data)
+{
+	struct kvm_msi msg = {
+		.address_lo = address,
+		.address_hi = address >> 32,
+		.data = data,
+	};
+
+	return vm->fd < 0 || ioctl(vm->fd, KVM_SIGNAL_MSI, &msg) > 0;
+}
+
+/* KVM leaves the guest at the end of what a route of one of the first IRQ_PINS GSIs brings, if that is level-triggered. */
+int irq_watch_pin(struct vm *vm, uint32_t pin, uint64_t address, uint32_t data)
+{
+	const struct kvm_irq_routing_entry *e = find_route(&vm->irq, pin);
+
+	if (vm->fd < 0 || (e && e->u.msi.address_lo == (uint32_t)address &&
+			   e->u.msi.address_hi == address >> 32 && e->u.msi.data == data))
+		return 0;
+	return set_route(vm, pin, address, data);
+}
+
+void irq_unwatch_pin(struct vm *vm, uint32_t pin)
+{
+	drop_route(&vm->irq, pin);
+	if (vm->fd >= 0)
+		ioctl(vm->fd, KVM_SET_GSI_ROUTING, vm->irq.routing);
+}
+
+void irq_eoi(struct vm *vm, uint8_t vector)
+{
+	struct irq *irq = &vm->irq;
+
+	pthread_mutex_lock(&irq->lock);
+	if (irq->chip)
+		irq->chip->eoi(irq->chip_opaque, vector);
+	pthread_mutex_unlock(&irq->lock);
 }

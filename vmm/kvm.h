@@ -8,6 +8,7 @@
 
 /* Used if there; each has its line in kvm.c's table. */
 enum kvm_cap {
+	KVM_HAS_SPLIT_IRQCHIP,
 	KVM_HAS_X2APIC_API,
 	KVM_HAS_TSC_DEADLINE,
 	KVM_HAS_PIT2,

@@ -9,7 +9,7 @@ struct vm;
 struct vcpu;
 
 struct machine_ops {
-	/* Make the interrupt controllers, lay out guest RAM of @ram_size bytes. Before the vCPUs. */
+	/* Lay out guest RAM of @ram_size bytes and attach it to KVM, make the interrupt controllers. Before the vCPUs. */
 	int (*init)(struct vm *vm, uint64_t ram_size, struct hako_error *err);
 	/* Make the devices that are soldered on. Before the user's. */
 	int (*devices)(struct vm *vm, struct hako_error *err);

@@ -124,6 +124,9 @@ static void handle_exit(struct vcpu *v)
 	case KVM_EXIT_MMIO:
 		handle_mmio(v);
 		break;
+	case KVM_EXIT_IOAPIC_EOI:
+		irq_eoi(v->vm, run->eoi.vector);
+		break;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 	case KVM_EXIT_HLT:

@@ -154,9 +154,6 @@ static int create_all(struct vm *vm, struct hako_error *err)
 		r = vm_control_start(vm, err);
 	if (!r)
 		r = loop_new(&vm->io_loop, "hako-io", vm->loop_engine, err);
-	/* It sleeps while the vCPUs are made in their threads. */
-	if (!r && (r = memory_attach(vm, err)))
-		error_prefix(err, "--memory %s", vm->config->memory);
 	if (!r && ops->devices)
 		r = ops->devices(vm, err);
 	if (!r)

@@ -14,6 +14,8 @@
 #define IDENTITY_MAP_GPA 0xfffbc000ull
 #define TSS_GPA		 0xfffbd000ul
 
+_Static_assert(IOAPIC_PINS == IRQ_PINS, "a GSI is a pin");
+
 static int vm_ioctl(struct vm *vm, unsigned long request, void *arg, const char *what,
 		    struct hako_error *err)
 {
@@ -24,6 +26,10 @@ void board_destroy(struct object *obj)
 {
 	struct board *b = container_of(obj, struct board, machine.obj);
 
+	if (b->ioapic.ops) {
+		bus_remove(&obj->vm->mmio, BOARD_IOAPIC_BASE, &b->ioapic);
+		irq_use_chip(obj->vm, NULL, NULL);
+	}
 	boot_close(b->boot);
 }
 
@@ -42,7 +48,8 @@ static int open_kernel(struct vm *vm, struct hako_error *err)
 
 /* --- interrupt controllers ------------------------------------------------------------------- */
 
-static int make_irqchip(struct vm *vm, bool pit, struct hako_error *err)
+/* What has to be said before the interrupt controllers are made. */
+static int prepare_kvm(struct vm *vm, struct hako_error *err)
 {
 	struct kvm_enable_cap x2apic = {
 		.cap = KVM_CAP_X2APIC_API,
@@ -53,7 +60,6 @@ static int make_irqchip(struct vm *vm, bool pit, struct hako_error *err)
 		.cap = KVM_CAP_X86_TRIPLE_FAULT_EVENT,
 		.args = {1},
 	};
-	struct kvm_pit_config pit_config = {.flags = KVM_PIT_SPEAKER_DUMMY};
 	uint64_t identity_map = IDENTITY_MAP_GPA;
 	struct kvm *kvm = vm->kvm;
 	int r = 0;
@@ -66,20 +72,20 @@ static int make_irqchip(struct vm *vm, bool pit, struct hako_error *err)
 		r = vm_ioctl(vm, KVM_ENABLE_CAP, &x2apic, "x2APIC", err);
 	if (!r && kvm->cap[KVM_HAS_TRIPLE_FAULT_EVENT])
 		r = vm_ioctl(vm, KVM_ENABLE_CAP, &triple_fault, "triple faults", err);
-	if (!r)
-		r = vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers", err);
-	if (!r && pit)
-		r = vm_ioctl(vm, KVM_CREATE_PIT2, &pit_config, "PIT", err);
-	if (!r && pit)
-		r = irq_set_pins(vm, err);
 	return r;
 }
 
-static int save_irqchip(struct vm *vm, struct hako_error *err)
+static int make_kvm_irqchip(struct vm *vm, struct hako_error *err)
 {
 	struct board *b = board_of(vm);
-	int r = 0;
+	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+	int r = vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers", err);
 
+	b->has_pit = vm->kvm->cap[KVM_HAS_PIT2];
+	if (!r && b->has_pit)
+		r = vm_ioctl(vm, KVM_CREATE_PIT2, &pit, "PIT", err);
+	if (!r)
+		r = irq_use_kvm(vm, b->has_pit, err);
 	for (uint32_t i = 0; i < ARRAY_SIZE(b->chip) && !r; i++) {
 		b->chip[i].chip_id = i;
 		r = vm_ioctl(vm, KVM_GET_IRQCHIP, &b->chip[i], "interrupt controllers", err);
@@ -89,11 +95,78 @@ static int save_irqchip(struct vm *vm, struct hako_error *err)
 	return r;
 }
 
+static bool send_message(void *opaque, uint64_t address, uint32_t data)
+{
+	return irq_send(opaque, address, data);
+}
+
+static void watch_pin(void *opaque, uint32_t pin, uint64_t address, uint32_t data)
+{
+	int r = irq_watch_pin(opaque, pin, address, data);
+
+	if (r)
+		vm_log(opaque, "IOAPIC: pin %u: KVM: %s", pin, strerrordesc_np(-r));
+}
+
+static void unwatch_pin(void *opaque, uint32_t pin)
+{
+	irq_unwatch_pin(opaque, pin);
+}
+
+static void chip_set_pin(void *opaque, uint32_t pin, bool level)
+{
+	ioapic_set_pin(opaque, pin, level);
+}
+
+static void chip_eoi(void *opaque, uint8_t vector)
+{
+	ioapic_eoi(opaque, vector);
+}
+
+/*
+ * Making KVM's own puts them on its I/O buses, for which the next memory region, or the end of the VM, waits until all CPUs of the
+ * host have been elsewhere: some 10 ms. Local APICs alone are not on them.
+ */
+static int make_split_irqchip(struct vm *vm, struct hako_error *err)
+{
+	static const struct ioapic_ops ops = {send_message, watch_pin, unwatch_pin};
+	static const struct irq_chip chip = {chip_set_pin, chip_eoi};
+	struct board *b = board_of(vm);
+	const struct io_region region = {
+		.name = "IOAPIC",
+		.base = BOARD_IOAPIC_BASE,
+		.size = IOAPIC_SIZE,
+		.ops = &ioapic_io_ops,
+		.opaque = &b->ioapic,
+		.lock = &vm->irq.lock,
+	};
+	struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {IOAPIC_PINS}};
+	int r;
+
+	if (!vm->kvm->cap[KVM_HAS_SPLIT_IRQCHIP])
+		return error_set(err, -ENOTSUP,
+				 "%s: this kernel's KVM lacks KVM_CAP_SPLIT_IRQCHIP, which board "
+				 "micro and kernel-irqchip=split need (Linux 4.4)",
+				 vm->config->kvm);
+	r = vm_ioctl(vm, KVM_ENABLE_CAP, &split, "local APICs", err);
+	if (r)
+		return r;
+	ioapic_init(&b->ioapic, &ops, vm);
+	irq_use_chip(vm, &chip, &b->ioapic);
+	return bus_add(&vm->mmio, &region, err);
+}
+
 int board_reset(struct vm *vm, struct hako_error *err)
 {
 	struct board *b = board_of(vm);
 	int r = 0;
 
+	if (b->irqchip == BOARD_IRQCHIP_SPLIT) {
+		pthread_mutex_lock(&vm->irq.lock);
+		ioapic_reset(&b->ioapic);
+		pthread_mutex_unlock(&vm->irq.lock);
+		return 0;
+	}
 	for (uint32_t i = 0; i < ARRAY_SIZE(b->chip) && !r; i++)
 		r = vm_ioctl(vm, KVM_SET_IRQCHIP, &b->chip[i], "interrupt controllers", err);
 	if (!r && b->has_pit)
@@ -103,14 +176,27 @@ int board_reset(struct vm *vm, struct hako_error *err)
 
 /* --- RAM ------------------------------------------------------------------------------------- */
 
-int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit, struct hako_error *err)
+static int make_ram(struct vm *vm, struct hako_error *err)
+{
+	struct board *b = board_of(vm);
+	int r = memory_add_ram(vm, 0, b->low_ram, err);
+
+	if (!r && b->high_ram)
+		r = memory_add_ram(vm, BOARD_HIGH_RAM, b->high_ram, err);
+	return r ?: memory_attach(vm, err);
+}
+
+/*
+ * RAM before the interrupt controllers: for a change of the memory map KVM waits until nobody uses the old one, and what is on its I/O
+ * buses by then makes that milliseconds.
+ */
+int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, struct hako_error *err)
 {
 	struct board *b = board_of(vm);
 	int r;
 
 	b->low_ram = MIN(ram_size, low_max);
 	b->high_ram = ram_size - b->low_ram;
-	b->has_pit = pit && vm->kvm->cap[KVM_HAS_PIT2];
 	r = cpuid_supported(vm->kvm, err);
 	if (r)
 		return r;
@@ -120,16 +206,14 @@ int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit, str
 				 "--memory %s: more than this CPU can address (%llu GiB)",
 				 vm->config->memory, (unsigned long long)(b->address_limit / GiB));
 	r = open_kernel(vm, err);
+	if (!r && (r = make_ram(vm, err)))
+		error_prefix(err, "--memory %s", vm->config->memory);
 	if (!r)
-		r = make_irqchip(vm, b->has_pit, err);
-	if (!r)
-		r = save_irqchip(vm, err);
+		r = prepare_kvm(vm, err);
 	if (r)
 		return r;
-	r = memory_add_ram(vm, 0, b->low_ram, err);
-	if (!r && b->high_ram)
-		r = memory_add_ram(vm, BOARD_HIGH_RAM, b->high_ram, err);
-	return r ? error_prefix(err, "--memory %s", vm->config->memory), r : 0;
+	return b->irqchip == BOARD_IRQCHIP_SPLIT ? make_split_irqchip(vm, err)
+						 : make_kvm_irqchip(vm, err);
 }
 
 int board_e820(struct vm *vm, struct e820 *map, struct hako_error *err)

@@ -7,6 +7,7 @@
 
 #include "acpi.h"
 #include "boot.h"
+#include "ioapic.h"
 #include "vmm/machine.h"
 #include "vmm/vm.h"
 
@@ -15,14 +16,23 @@
 #define FW_CFG_PORT	  0x510
 #define BOARD_HIGH_RAM	  0x100000000ull
 
+/* Where the interrupt controllers are; the local APICs are always KVM's. Also the type of QEMU's machine option kernel-irqchip. */
+enum board_irqchip {
+	BOARD_IRQCHIP_KVM,   /* PICs and IOAPIC too, and the PIT where the board has one */
+	BOARD_IRQCHIP_SPLIT, /* IOAPIC in this program; no PICs, no PIT */
+};
+
 struct board {
 	struct machine machine;
 	struct boot_source *boot;
 	uint64_t low_ram, high_ram; /* bytes below the hole, bytes from 4 GiB on */
 	uint64_t address_limit;	    /* end of what the guest can address */
+	enum board_irqchip irqchip;
 	bool has_pit;
-	struct kvm_irqchip chip[3]; /* at power-on: both PICs, IOAPIC */
+	/* KVM's, at power-on: both PICs, IOAPIC; PIT. */
+	struct kvm_irqchip chip[3];
 	struct kvm_pit_state2 pit;
+	struct ioapic ioapic; /* ours, under irq->lock */
 };
 
 static inline struct board *board_of(struct vm *vm)
@@ -30,9 +40,8 @@ static inline struct board *board_of(struct vm *vm)
 	return container_of(vm->machine, struct board, machine);
 }
 
-/** Open the kernel; RAM up to @low_max below the hole and the rest from 4 GiB on; in-kernel PICs, IOAPIC, local APICs, and a PIT if asked for. */
-int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, bool pit,
-	       struct hako_error *err);
+/** Open the kernel; RAM up to @low_max below the hole and the rest from 4 GiB on; interrupt controllers as board->irqchip says. */
+int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, struct hako_error *err);
 /** Make the board's own devices, each given as "CLASS,option=…" (NULL-terminated), in order. */
 int board_make_devices(struct vm *vm, const char *const *devices, struct hako_error *err);
 /** The first device of that class, or NULL. */
@@ -55,7 +64,7 @@ void board_destroy(struct object *obj);
  * so that tests can hold them to what they were.
  */
 struct pci_bus;
-void q35_describe(struct acpi_config *acpi, struct pci_bus *root, bool has_pit);
+void q35_describe(struct acpi_config *acpi, struct pci_bus *root, bool has_pic, bool has_pit);
 /** @mmio: room for @slots virtio windows. */
 void micro_describe(struct acpi_config *acpi, struct acpi_mmio *mmio, uint32_t slots);
 

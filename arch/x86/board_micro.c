@@ -26,7 +26,8 @@ struct board_micro {
 
 static int micro_init(struct vm *vm, uint64_t ram_size, struct hako_error *err)
 {
-	return board_init(vm, ram_size, MICRO_LOW_MAX, false, err);
+	board_of(vm)->irqchip = BOARD_IRQCHIP_SPLIT;
+	return board_init(vm, ram_size, MICRO_LOW_MAX, err);
 }
 
 static int micro_devices(struct vm *vm, struct hako_error *err)
@@ -105,6 +106,18 @@ static const struct machine_ops micro_ops = {
 	.powerdown = micro_powerdown,
 };
 
+static const struct state_field micro_fields[] = {
+	STATE_FIELD_STRUCT(struct board, ioapic, &ioapic_state),
+	STATE_END,
+};
+
+static const struct state_table micro_state = {
+	.name = "micro",
+	.version = 1,
+	.min_version = 1,
+	.fields = micro_fields,
+};
+
 static const struct class micro_class = {
 	.name = "micro-1.0",
 	.alias = "micro",
@@ -112,6 +125,7 @@ static const struct class micro_class = {
 	.kind = CLASS_MACHINE,
 	.size = sizeof(struct board_micro),
 	.ops = &micro_ops,
+	.state = &micro_state,
 	.destroy = board_destroy,
 };
 HAKO_CLASS(micro_class);

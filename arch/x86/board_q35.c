@@ -29,7 +29,7 @@ static int q35_init(struct vm *vm, uint64_t ram_size, struct hako_error *err)
 	struct pci_bus *root;
 	int r;
 
-	r = board_init(vm, ram_size, ram_size > Q35_LOW_MAX ? Q35_LOW_CUT : Q35_LOW_MAX, true, err);
+	r = board_init(vm, ram_size, ram_size > Q35_LOW_MAX ? Q35_LOW_CUT : Q35_LOW_MAX, err);
 	if (!r)
 		r = pci_root_new(vm, 0, &root, err);
 	if (r)
@@ -75,11 +75,11 @@ static uint32_t intx_gsi(const struct acpi_config *config, uint8_t slot, uint8_t
 	return lpc_intx_gsi(config->opaque, slot, pin);
 }
 
-void q35_describe(struct acpi_config *acpi, struct pci_bus *root, bool has_pit)
+void q35_describe(struct acpi_config *acpi, struct pci_bus *root, bool has_pic, bool has_pit)
 {
 	*acpi = (struct acpi_config){
 		.oem_table_id = "HAKOQ35",
-		.has_pic = true,
+		.has_pic = has_pic,
 		.has_pit = has_pit,
 		.sci = LPC_SCI_GSI,
 		.power_button = true,
@@ -109,12 +109,13 @@ void q35_describe(struct acpi_config *acpi, struct pci_bus *root, bool has_pit)
 
 static int q35_boot(struct vm *vm, bool fresh, struct hako_error *err)
 {
+	struct board *b = board_of(vm);
 	struct acpi_config acpi;
 	struct e820 map = {0};
 	uint64_t rsdp;
 	int r;
 
-	q35_describe(&acpi, vm->pci, board_of(vm)->has_pit);
+	q35_describe(&acpi, vm->pci, b->irqchip == BOARD_IRQCHIP_KVM, b->has_pit);
 	r = pci_assign(vm->pci, err);
 	if (!r)
 		r = board_e820(vm, &map, err);
@@ -141,12 +142,25 @@ static const struct machine_ops q35_ops = {
 	.powerdown = q35_powerdown,
 };
 
+static const char *const irqchip_names[] = {
+	[BOARD_IRQCHIP_KVM] = "on",
+	[BOARD_IRQCHIP_SPLIT] = "split",
+	NULL,
+};
+
+static const struct option q35_options[] = {
+	OPT_ENUM("kernel-irqchip", struct board, irqchip, "on", irqchip_names,
+		 "interrupt controllers in KVM: all, or local APICs only, without PIC and PIT"),
+	OPT_END,
+};
+
 static const struct class q35_class = {
 	.name = "q35-1.0",
 	.alias = "q35",
 	.help = "PCI Express, ACPI, the chipset that firmware and guests know (default)",
 	.kind = CLASS_MACHINE,
 	.size = sizeof(struct board),
+	.options = q35_options,
 	.ops = &q35_ops,
 	.destroy = q35_destroy,
 };

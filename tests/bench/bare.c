@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The floor of starting a VM: the ioctls that any VMM for KVM makes, and nothing else. A VM with an
- * in-kernel irqchip, 128 MiB and one vCPU, which leaves with its first instructions, at once.
+ * in-kernel irqchip, 128 MiB and one vCPU, which leaves with its first instructions, at once. With
+ * the argument "split" of the irqchip only the local APICs are in the kernel.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -50,7 +51,17 @@ static void protected_mode(int vcpu)
 	kvm_ioctl(vcpu, KVM_SET_REGS, &r, "KVM_SET_REGS");
 }
 
-int main(void)
+static void make_irqchip(int vm, int split)
+{
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {24}};
+
+	if (split)
+		kvm_ioctl(vm, KVM_ENABLE_CAP, &cap, "KVM_ENABLE_CAP");
+	else
+		number_ioctl(vm, KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP");
+}
+
+int main(int argc, char **argv)
 {
 	struct kvm_userspace_memory_region region = {.memory_size = RAM_SIZE};
 	struct kvm_run *run;
@@ -60,7 +71,7 @@ int main(void)
 	if (kvm < 0)
 		err(2, "/dev/kvm");
 	vm = number_ioctl(kvm, KVM_CREATE_VM, 0, "KVM_CREATE_VM");
-	number_ioctl(vm, KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP");
+	make_irqchip(vm, argc > 1 && !strcmp(argv[1], "split"));
 	ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (ram == MAP_FAILED)

@@ -14,7 +14,8 @@ extern struct idt_gate idt[256];
 extern char idt_stubs[], gate_entry[];
 extern u64 pml4[512], pdpt[512];
 
-u32 irq_count[256], irq_ack[256], apic_x2;
+u32 irq_count[256], irq_ack[256], irq_stay[256], apic_x2;
+u16 irq_port[256];
 u8 irq_cpu[256];
 u64 tsc_hz = 1000000000;
 const char *tsc_source = "none";

@@ -20,6 +20,7 @@ static const struct {
 	{"hello", test_hello},
 	{"lspci", test_lspci},
 	{"apic", test_apic},
+	{"ioapic", test_ioapic},
 	{"uart", test_uart},
 	{"rtc", test_rtc},
 	{"i8042", test_i8042},

@@ -190,7 +190,7 @@ k_lidt0:
 
 /*
  * Interrupts count in irq_count[]; a vector with an address in irq_ack[] acknowledges its level-triggered
- * virtio-mmio device there.
+ * virtio-mmio device there, one with a port in irq_port[] reads that when its irq_stay[] has come down to 0.
  */
 irq_common:
 	pushq	%rcx
@@ -201,7 +201,13 @@ irq_common:
 	jz	1f
 	movl	0x60(%rdx), %eax	/* InterruptStatus */
 	movl	%eax, 0x64(%rdx)	/* InterruptACK */
-1:	movl	%esp, %eax		/* the stack tells the CPU */
+1:	movzwl	irq_port(, %rcx, 2), %edx
+	testl	%edx, %edx
+	jz	4f
+	decl	irq_stay(, %rcx, 4)
+	jnz	4f
+	inb	%dx, %al
+4:	movl	%esp, %eax		/* the stack tells the CPU */
 	subl	$cpu_stacks, %eax
 	shrl	$STACK_SHIFT, %eax
 	movb	%al, irq_cpu(%rcx)

@@ -89,7 +89,7 @@ static void test_timer(void)
 	lapic_write(LVT_TIMER, 0x10000);
 }
 
-static void test_ioapic(void)
+static void test_ioapic_registers(void)
 {
 	u32 version = ioapic_read(IOAPIC_BASE, 1), v;
 
@@ -126,6 +126,6 @@ void test_apic(void)
 	check(rdmsr(0x1b) & 0x100, "this is not the bootstrap processor");
 	test_self_ipi();
 	test_timer();
-	test_ioapic();
+	test_ioapic_registers();
 	test_cpuid();
 }

@@ -6,6 +6,7 @@
 void test_hello(void);
 void test_lspci(void);
 void test_apic(void);
+void test_ioapic(void);
 void test_uart(void);
 void test_rtc(void);
 void test_i8042(void);

@@ -469,10 +469,10 @@ static void describe_board(int n, struct acpi_config *c)
 	};
 
 	list_init(&root.devices);
-	if (n == 0)
-		q35_describe(c, &root, true);
-	else
+	if (n == 1)
 		micro_describe(c, mmio, ARRAY_SIZE(mmio));
+	else
+		q35_describe(c, &root, n == 0, n == 0);
 	c->apic_id = two_cpus;
 	c->ncpus = ARRAY_SIZE(two_cpus);
 	c->lapic_base = BOARD_LAPIC_BASE;
@@ -481,7 +481,7 @@ static void describe_board(int n, struct acpi_config *c)
 	c->pvpanic_port = 0x505;
 }
 
-static const char *const boards[] = {"q35-1.0", "micro-1.0"};
+static const char *const boards[] = {"q35-1.0", "micro-1.0", "q35-1.0-split"};
 static const char *const signatures[] = {"DSDT", "FACP", "APIC", "MCFG"};
 
 static const uint8_t *by_signature(const char *signature)
