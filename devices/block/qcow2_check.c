@@ -558,8 +558,6 @@ static void forget(struct check *c)
 	c->reftable = NULL;
 	c->slices = NULL;
 	c->rebuild = false;
-	c->nclusters = ALIGN_UP(READ_ONCE(c->file->length), c->q->cluster_size) >>
-		       c->q->cluster_bits;
 }
 
 /* Count all references, but for those to refcount structures if not @refcounts. */
@@ -568,6 +566,8 @@ static int count_all(struct check *c, bool refcounts)
 	int ret;
 
 	forget(c);
+	c->nclusters = ALIGN_UP(READ_ONCE(c->file->length), c->q->cluster_size) >>
+		       c->q->cluster_bits;
 	c->r->allocated_clusters = c->r->compressed_clusters = c->r->fragmented_clusters = 0;
 	ret = check_count(c, 0, c->q->cluster_size, 1);
 	if (ret == 0)

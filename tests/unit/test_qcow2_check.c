@@ -389,19 +389,13 @@ START_TEST(test_bad_header)
 		uint64_t offset, value;
 		unsigned int size;
 	} pokes[] = {
-		{0, 0, 4},
-		{4, 4, 4},
-		{20, 8, 4},
-		{20, 22, 4},
-		{32, 2, 4},
-		{36, 5 << 20, 4},
-		{40, 0x30001, 8},
-		{48, 0x10200, 8},
-		{56, 1000000, 4},
-		{72, 1 << 10, 8},
-		{96, 7, 4},
-		{100, 1 << 20, 4},
-		{112, 0x1ull << 63, 8},
+		{0, 0, 4},	   {4, 4, 4},
+		{20, 8, 4},	   {20, 200, 4},
+		{20, 22, 4},	   {32, 2, 4},
+		{36, 5 << 20, 4},  {40, 0x30001, 8},
+		{48, 0x10200, 8},  {56, 1000000, 4},
+		{72, 1 << 10, 8},  {96, 7, 4},
+		{100, 1 << 20, 4}, {112, 0x1ull << 63, 8},
 		{116, 0x10000, 4},
 	};
 	struct qcow2_check c;
@@ -410,8 +404,8 @@ START_TEST(test_bad_header)
 	for (unsigned int i = 0; i < ARRAY_SIZE(pokes); i++) {
 		must_sh("qemu-img create -f qcow2 i 100M");
 		poke("i", pokes[i].offset, pokes[i].value, pokes[i].size);
-		ck_assert_msg(check("i", 0, &c, &err) < 0 || i == 12, "%u", i);
-		ck_assert_msg(sh("qemu-img check -f qcow2 i") != 0 || i == 12, "%u", i);
+		ck_assert_msg(check("i", 0, &c, &err) < 0 || i == 13, "%u", i);
+		ck_assert_msg(sh("qemu-img check -f qcow2 i") != 0 || i == 13, "%u", i);
 	}
 }
 END_TEST
