@@ -27,7 +27,7 @@ struct slot {
 	struct slot *next;    /* free ones, or the next that waits for the same request as this */
 	struct slot *flushes; /* Tflush messages that wait for this one */
 	bool busy;
-	uint16_t head;
+	struct virtq_head head;
 	struct p9_header header;
 	struct p9_request req;
 	uint32_t len; /* of the answer */

@@ -24,7 +24,7 @@ struct blk_req {
 	uint8_t *status;
 	struct iovec *chunk; /* or NULL */
 	uint32_t in_len;
-	uint16_t head;
+	struct virtq_head head;
 	struct iovec iov[INLINE_IOVECS];
 };
 
@@ -42,7 +42,7 @@ struct blk_queue {
 	unsigned int fresh_chunks;
 };
 
-/* Heads of the chains that wait for the VM to be resumed (virtq_park()), vq->nparked of them. Saved. */
+/* The ids of the chains that wait for the VM to be resumed (virtq_park()), vq->nparked of them. Saved. */
 struct blk_parked {
 	uint16_t heads[VIRTIO_QUEUE_MAX_SIZE];
 };
@@ -161,6 +161,9 @@ static enum blk_on_error on_error(const struct virtio_blk *blk, enum block_op op
 		action = op == BLOCK_READ ? ON_ERROR_REPORT : ON_ERROR_ENOSPC;
 	if (action == ON_ERROR_ENOSPC)
 		action = res == -ENOSPC ? ON_ERROR_STOP : ON_ERROR_REPORT;
+	/* virtq_park() is for split rings. */
+	if (action == ON_ERROR_STOP && virtio_has_feature(&blk->vdev, VIRTIO_F_RING_PACKED))
+		action = ON_ERROR_REPORT;
 	return action;
 }
 
@@ -180,7 +183,7 @@ static void failed(struct blk_req *req, int res)
 		vm_pause_for_error(blk->vdev.obj.vm, "%s: %s of %llu bytes at %llu: %s", name,
 				   names[b->op], (unsigned long long)b->bytes,
 				   (unsigned long long)b->offset, strerror(-res));
-		blk->parked[vq->index].heads[vq->nparked] = req->head;
+		blk->parked[vq->index].heads[vq->nparked] = req->head.id;
 		req_put(req);
 		virtq_park(vq);
 		break;
@@ -616,7 +619,7 @@ static const struct option blk_options[] = {
 		      "off: every write is on the medium when it completes"),
 	OPT_ENUM("rerror", struct virtio_blk, rerror, "auto", rerror_names,
 		 "when a read fails: tell the guest (auto), say nothing, or pause the VM and try "
-		 "again when it goes on"),
+		 "again when it goes on (packed rings: tell the guest)"),
 	OPT_ENUM("werror", struct virtio_blk, werror, "auto", werror_names,
 		 "likewise for writes; enospc (auto): stop if there is no space, else report"),
 	OPT_TREE("iothread-vq-mapping", struct virtio_blk, mapping,

@@ -368,6 +368,22 @@ static void serial_stop(struct virtio_device *vdev)
 	loop_call(vdev->obj.vm->io_loop, stop_call, to_serial(vdev));
 }
 
+/* The chain that was sent in part is gone. */
+static void reset_call(void *arg)
+{
+	struct virtqueue *vq = arg;
+	struct virtio_serial *s = to_serial(vq->vdev);
+
+	s->again_ports &= ~BIT(port_of_queue(vq));
+	s->sent[port_of_queue(vq)] = 0;
+}
+
+static void serial_queue_reset(struct virtqueue *vq)
+{
+	if ((vq->index & 1) && vq->index != CONTROL_TX)
+		loop_call(vq->loop, reset_call, vq);
+}
+
 static const struct virtio_ops serial_ops = {
 	.name = "virtio-serial",
 	.device_id = VIRTIO_ID_CONSOLE,
@@ -378,6 +394,7 @@ static const struct virtio_ops serial_ops = {
 	.start = serial_start,
 	.stop = serial_stop,
 	.handle = serial_handle,
+	.queue_reset = serial_queue_reset,
 };
 
 static int serial_create(struct object *obj, struct hako_error *err)

@@ -7,6 +7,8 @@
 #include "vmm/machine.h"
 #include "vmm/vm.h"
 
+#define MMIO_QUEUE_RESET 0x0c0 /* reads as 0: a reset is done when the write is */
+
 #define MMIO_MAGIC   0x74726976 /* "virt" */
 #define MMIO_VERSION 2
 #define MMIO_VENDOR  0x4f4b4148 /* "HAKO" */
@@ -16,7 +18,9 @@ const struct option virtio_mmio_options[] = {
 		 "let driver and device say when they want to be notified"),
 	OPT_BOOL("indirect_desc", struct virtio_device, opt.indirect_desc, "on",
 		 "let requests have descriptor tables of their own"),
-	OPT_BOOL("packed", struct virtio_device, opt.packed, "off", "packed rings (only off)"),
+	OPT_BOOL("packed", struct virtio_device, opt.packed, "off", "offer packed rings"),
+	OPT_BOOL("queue_reset", struct virtio_device, opt.queue_reset, "on",
+		 "let the driver reset single queues"),
 	OPT_BOOL("iommu_platform", struct virtio_device, opt.iommu_platform, "off",
 		 "DMA behind an IOMMU (only off)"),
 	OPT_END,
@@ -112,6 +116,11 @@ static void queue_write(struct virtio_mmio *m, uint64_t offset, uint32_t value)
 			virtio_queue_enable(vq);
 		else if (vq->enabled)
 			virtio_queue_disable(vq);
+		return;
+	}
+	if (offset == MMIO_QUEUE_RESET) {
+		if (value == 1)
+			virtio_queue_reset(vq);
 		return;
 	}
 	if (vq->enabled) /* 4.2.2.2: not while QueueReady is set */
@@ -231,9 +240,8 @@ int virtio_mmio_attach(struct virtio_device *vdev, struct hako_error *err)
 	uint32_t gsi;
 	int r;
 
-	if (vdev->opt.packed || vdev->opt.iommu_platform)
-		return error_set(err, -EINVAL, "%s=on: not supported",
-				 vdev->opt.packed ? "packed" : "iommu_platform");
+	if (vdev->opt.iommu_platform)
+		return error_set(err, -EINVAL, "iommu_platform=on: not supported");
 	if (vdev->ops->config_size > VIRTIO_MMIO_SIZE - VIRTIO_MMIO_CONFIG)
 		return error_set(err, -E2BIG, "configuration space too large for MMIO");
 	if (!board || !board->mmio_slot)

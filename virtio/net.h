@@ -85,7 +85,7 @@ struct net_pair {
 /* A command that is answered when all queue pairs have done their part of it. The control queue's loop. */
 struct net_ctrl_wait {
 	bool busy;
-	uint16_t head;
+	struct virtq_head head;
 	uint8_t *ack;
 	unsigned int left; /* atomic: pairs that have not done it yet */
 	bool failed;	   /* atomic */

@@ -47,7 +47,9 @@ const struct option virtio_pci_options[] = {
 		 "let driver and device say when they want to be notified"),
 	OPT_BOOL("indirect_desc", struct virtio_device, opt.indirect_desc, "on",
 		 "let requests have descriptor tables of their own"),
-	OPT_BOOL("packed", struct virtio_device, opt.packed, "off", "packed rings (only off)"),
+	OPT_BOOL("packed", struct virtio_device, opt.packed, "off", "offer packed rings"),
+	OPT_BOOL("queue_reset", struct virtio_device, opt.queue_reset, "on",
+		 "let the driver reset single queues"),
 	OPT_BOOL("iommu_platform", struct virtio_device, opt.iommu_platform, "off",
 		 "DMA behind an IOMMU (only off)"),
 	OPT_END,
@@ -244,6 +246,11 @@ static void queue_write(struct virtio_pci *vp, uint64_t offset, uint32_t value)
 		set_queue_vector(vp, vq, value);
 		return;
 	}
+	if (offset == VIRTIO_PCI_COMMON_Q_RESET) {
+		if (value == 1)
+			virtio_queue_reset(vq);
+		return;
+	}
 	if (vq->enabled) /* 4.1.4.3.2: an enabled queue does not change any more */
 		return;
 	switch (offset) {
@@ -309,6 +316,7 @@ static unsigned int common_width(uint64_t offset)
 	case VIRTIO_PCI_COMMON_Q_MSIX:
 	case VIRTIO_PCI_COMMON_Q_ENABLE:
 	case VIRTIO_PCI_COMMON_Q_NOFF:
+	case VIRTIO_PCI_COMMON_Q_RESET: /* reads as 0: a reset is done when the write is */
 		return 2;
 	}
 	return offset % 4 == 0 && offset <= VIRTIO_PCI_COMMON_Q_USEDHI ? 4 : 0;
@@ -553,11 +561,9 @@ int virtio_pci_attach(struct virtio_device *vdev, struct hako_error *err)
 	struct virtio_pci *vp;
 	int r;
 
-	if (vdev->opt.packed || vdev->opt.iommu_platform || vdev->opt.disable_modern)
+	if (vdev->opt.iommu_platform || vdev->opt.disable_modern)
 		return error_set(err, -EINVAL, "%s=on: not supported",
-				 vdev->opt.packed	    ? "packed"
-				 : vdev->opt.disable_modern ? "disable-modern"
-							    : "iommu_platform");
+				 vdev->opt.disable_modern ? "disable-modern" : "iommu_platform");
 	if (vdev->opt.disable_legacy == ONOFFAUTO_OFF)
 		return error_set(err, -EINVAL, "disable-legacy=off: not supported");
 	vp = calloc(1, sizeof(*vp));

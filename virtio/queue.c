@@ -1,222 +1,41 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Split virtqueues, the device's side (virtio 1.2, section 2.7). All of it runs in the thread of the queue's loop.
- *
- * The rings lie in guest RAM, where a driver may change them at any moment: each field is read once, into a local, then checked,
- * then used. What only the device writes (used_idx) is kept here and never read back.
+ * Virtqueues, the device's side: running, stopping, notifications. The rings themselves are in queue_split.c and queue_packed.c. All of it
+ * runs in the thread of the queue's loop.
  */
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
-#include <linux/virtio_ring.h>
 
-#include "queue.h"
-#include "vmm/vm.h"
-
-/* What the driver writes beside what we read: neither may be read twice nor be kept from being read. */
-#define RING_READ16(x)	   le16toh(READ_ONCE(x))
-#define RING_WRITE16(x, v) WRITE_ONCE(x, htole16(v))
-
-static inline uint16_t *used_event(const struct virtqueue *vq)
-{
-	return &vq->avail->ring[vq->size];
-}
-
-static inline uint16_t *avail_event(const struct virtqueue *vq)
-{
-	return (uint16_t *)&vq->used->ring[vq->size];
-}
+#include "queue_ring.h"
 
 /* --- taking ---------------------------------------------------------------------------------- */
 
-/* How the walk of a chain stands. */
-struct walk {
-	struct virtqueue *vq;
-	struct virtq_chain *chain;
-	struct iovec *iov;
-	unsigned int max, n;
-	uint64_t out_len, in_len;
-};
-
-static inline void desc_read(struct vring_desc *d, const struct vring_desc *table, uint32_t i)
+static inline bool dead(const struct virtqueue *vq)
 {
-	memcpy(d, (const char *)table + i * sizeof(*d),
-	       sizeof(*d));		   /* an indirect table has no alignment */
-	__asm__ volatile("" ::: "memory"); /* the copy is what is used */
-	d->addr = le64toh(d->addr);
-	d->len = le32toh(d->len);
-	d->flags = le16toh(d->flags);
-	d->next = le16toh(d->next);
+	return !vq->live || READ_ONCE(vq->vdev->broken);
 }
 
-/* All of the walk's functions return NULL or what is wrong. */
-static inline const char *walk_buffer(struct walk *w, const struct vring_desc *d)
-{
-	struct iovec *iov;
-	void *p;
-
-	if (unlikely(w->n >= w->max))
-		return "too many buffers";
-	if (unlikely(!d->len))
-		return "empty buffer";
-	p = memory_ptr(&w->vq->vdev->obj.vm->mem, d->addr, d->len);
-	if (unlikely(!p))
-		return "buffer outside of RAM";
-	iov = &w->iov[w->n++];
-	iov->iov_base = p;
-	iov->iov_len = d->len;
-	if (d->flags & VRING_DESC_F_WRITE) {
-		w->in_len += d->len;
-		w->chain->nin++;
-	} else {
-		if (unlikely(w->chain->nin))
-			return "readable buffer behind a writable one";
-		w->out_len += d->len;
-		w->chain->nout++;
-	}
-	return NULL;
-}
-
-/* 2.7.5.3: a table of descriptors, whose chain starts at its first entry. */
-static const char *walk_indirect(struct walk *w, const struct vring_desc *ref)
-{
-	uint32_t n = ref->len / sizeof(struct vring_desc), i = 0;
-	const struct vring_desc *table;
-	struct vring_desc d;
-	const char *why;
-
-	if (!virtio_has_feature(w->vq->vdev, VIRTIO_RING_F_INDIRECT_DESC))
-		return "indirect table, which was not negotiated";
-	if (ref->flags & VRING_DESC_F_NEXT)
-		return "indirect table with a next descriptor";
-	if (!n || ref->len % sizeof(struct vring_desc))
-		return "indirect table of a bad size";
-	table = memory_ptr(&w->vq->vdev->obj.vm->mem, ref->addr, ref->len);
-	if (!table)
-		return "indirect table outside of RAM";
-	for (uint32_t steps = 0; steps < n; steps++) {
-		desc_read(&d, table, i);
-		if (unlikely(d.flags & VRING_DESC_F_INDIRECT))
-			return "indirect table within an indirect table";
-		why = walk_buffer(w, &d);
-		if (unlikely(why))
-			return why;
-		if (!(d.flags & VRING_DESC_F_NEXT))
-			return NULL;
-		i = d.next;
-		if (unlikely(i >= n))
-			return "next descriptor outside of the indirect table";
-	}
-	return "loop in an indirect table";
-}
-
-static const char *walk_chain(struct walk *w, uint16_t head)
-{
-	const struct virtqueue *vq = w->vq;
-	struct vring_desc d;
-	const char *why;
-	uint16_t i = head;
-
-	for (uint32_t steps = 0; steps < vq->size; steps++) {
-		if (unlikely(i >= vq->size))
-			return "descriptor outside of the table";
-		desc_read(&d, vq->desc, i);
-		if (d.flags & VRING_DESC_F_INDIRECT)
-			return walk_indirect(w, &d);
-		why = walk_buffer(w, &d);
-		if (unlikely(why))
-			return why;
-		if (!(d.flags & VRING_DESC_F_NEXT))
-			return NULL;
-		i = d.next;
-	}
-	return "loop in the descriptor table";
-}
-
-/* Bring avail_shadow up to date; how many chains there are, or -EPROTO. */
 static int look(struct virtqueue *vq)
 {
-	uint16_t n;
-
-	/* Acquire: the entries are read after the index that covers them. */
-	vq->avail_shadow = le16toh(__atomic_load_n(&vq->avail->idx, __ATOMIC_ACQUIRE));
-	n = vq->avail_shadow - vq->last_avail;
-	if (unlikely(n > vq->size)) {
-		virtio_broken(vq->vdev, "queue %u: available index jumps from %u to %u", vq->index,
-			      vq->last_avail, vq->avail_shadow);
-		return -EPROTO;
-	}
-	return n;
+	return likely(!vq->packed) ? split_look(vq) : packed_look(vq);
 }
 
 /* Ask for a doorbell for the next chain, then look whether it has come before the driver could know. */
 static int arm_and_look(struct virtqueue *vq)
 {
-	if (vq->event_idx)
-		RING_WRITE16(*avail_event(vq), vq->last_avail);
+	if (likely(!vq->packed))
+		split_arm(vq);
 	else
-		RING_WRITE16(vq->used->flags, 0);
-	/* 2.7.13.4.1's mirror image: the request for a doorbell must be visible before the index is read. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		packed_arm(vq);
 	return look(vq);
-}
-
-static inline bool dead(const struct virtqueue *vq)
-{
-	return !vq->running || vq->draining || vq->served || READ_ONCE(vq->vdev->broken);
-}
-
-/* The chain at @head: check it, its buffers, and count it as in flight. */
-static inline int take_chain(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain,
-			     struct iovec *iov, unsigned int max)
-{
-	struct walk w = {.vq = vq, .chain = chain, .iov = iov, .max = max};
-	const char *why;
-
-	*chain = (struct virtq_chain){.head = head};
-	why = vq->inflight < vq->size ? walk_chain(&w, head) : "more chains than the queue has";
-	if (likely(!why) && unlikely(w.out_len > UINT32_MAX || w.in_len > UINT32_MAX))
-		why = "more than 4 GiB";
-	if (unlikely(why)) {
-		virtio_broken(vq->vdev, "queue %u: chain at %u: %s", vq->index, head, why);
-		return -EPROTO;
-	}
-	chain->out_len = w.out_len;
-	chain->in_len = w.in_len;
-	vq->inflight++;
-	return 1;
 }
 
 int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov, unsigned int max)
 {
-	uint16_t head;
-	int n;
-
 	if (unlikely(dead(vq)))
 		return 0;
-	if (vq->last_avail == vq->avail_shadow) {
-		n = look(vq);
-		if (!n && !vq->kick_disabled && !vq->polled)
-			n = arm_and_look(vq);
-		if (n <= 0)
-			return n;
-	}
-	if (unlikely(!vq->budget)) {
-		loop_post(vq->loop, &vq->again);
-		return 0;
-	}
-	head = RING_READ16(vq->avail->ring[vq->last_avail & (vq->size - 1)]);
-	n = take_chain(vq, head, chain, iov, max);
-	if (unlikely(n < 0))
-		return n;
-	if (vq->kick_armed) {
-		/* The loop looks for the next ones, and asks for a doorbell before it sleeps (arm_ring()). */
-		vq->kick_armed = false;
-		if (!vq->event_idx)
-			RING_WRITE16(vq->used->flags, VRING_USED_F_NO_NOTIFY);
-	}
-	vq->last_avail++;
-	vq->budget--;
-	return 1;
+	return likely(!vq->packed) ? split_pop(vq, chain, iov, max)
+				   : packed_pop(vq, chain, iov, max);
 }
 
 void virtq_park(struct virtqueue *vq)
@@ -230,13 +49,15 @@ int virtq_unpark(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain,
 		 unsigned int max)
 {
 	vq->nparked--;
-	return dead(vq) ? 0 : take_chain(vq, head, chain, iov, max);
+	return dead(vq) ? 0 : split_unpark(vq, head, chain, iov, max);
 }
 
 void virtq_unpop(struct virtqueue *vq, const struct virtq_chain *chain)
 {
-	(void)chain;
-	vq->last_avail--;
+	if (likely(!vq->packed))
+		split_unpop(vq, chain);
+	else
+		packed_unpop(vq, chain);
 	vq->inflight--;
 	vq->budget++;
 	virtq_check_drained(vq);
@@ -244,17 +65,20 @@ void virtq_unpop(struct virtqueue *vq, const struct virtq_chain *chain)
 
 bool virtq_more(struct virtqueue *vq)
 {
-	if (dead(vq))
-		return false;
-	return vq->last_avail != vq->avail_shadow || look(vq) > 0;
+	return !dead(vq) && look(vq) > 0;
 }
 
 void virtq_disable_kick(struct virtqueue *vq)
 {
+	if (vq->kick_disabled)
+		return;
 	vq->kick_disabled = true;
-	/* With EVENT_IDX the event that was asked for last has passed already or will come once more. */
-	if (!dead(vq) && !vq->event_idx)
-		RING_WRITE16(vq->used->flags, VRING_USED_F_NO_NOTIFY);
+	if (dead(vq))
+		return;
+	if (likely(!vq->packed))
+		split_disarm(vq);
+	else
+		packed_disarm(vq);
 }
 
 bool virtq_enable_kick(struct virtqueue *vq)
@@ -265,32 +89,18 @@ bool virtq_enable_kick(struct virtqueue *vq)
 
 /* --- returning ------------------------------------------------------------------------------- */
 
-void virtq_push(struct virtqueue *vq, uint16_t head, uint32_t len)
+void virtq_push(struct virtqueue *vq, struct virtq_head head, uint32_t len)
 {
-	struct vring_used_elem *e = &vq->used->ring[vq->used_idx & (vq->size - 1)];
-
 	vq->inflight--;
 	if (likely(!READ_ONCE(vq->vdev->broken))) {
-		e->id = htole32(head);
-		e->len = htole32(len);
-		vq->used_idx++;
-		loop_defer(vq->loop, &vq->notify_defer);
+		if (likely(!vq->packed))
+			split_push(vq, head, len);
+		else
+			packed_push(vq, head, len);
+		if (!vq->notify_defer.queued)
+			loop_defer(vq->loop, &vq->notify_defer);
 	}
 	virtq_check_drained(vq);
-}
-
-/* 2.7.7: does the driver want to hear of the chains from signalled_used to used_idx? */
-static bool wants_interrupt(struct virtqueue *vq)
-{
-	uint16_t old = vq->signalled_used, valid = vq->signalled_valid;
-
-	vq->signalled_used = vq->used_idx;
-	vq->signalled_valid = true;
-	/* The index must be visible before the driver's wish is read. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (!vq->event_idx)
-		return !(RING_READ16(vq->avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
-	return !valid || vring_need_event(RING_READ16(*used_event(vq)), vq->used_idx, old);
 }
 
 void virtq_flush(struct virtqueue *vq)
@@ -299,8 +109,7 @@ void virtq_flush(struct virtqueue *vq)
 
 	if (vq->used_idx == vq->signalled_used || READ_ONCE(vq->vdev->broken))
 		return;
-	__atomic_store_n(&vq->used->idx, htole16(vq->used_idx), __ATOMIC_RELEASE);
-	if (!wants_interrupt(vq))
+	if (!(likely(!vq->packed) ? split_publish(vq) : packed_publish(vq)))
 		return;
 	fd = READ_ONCE(vq->notify_fd);
 	if (fd >= 0)
@@ -325,6 +134,11 @@ enum virtq_drain {
 	DRAINED,
 	FLUSHED
 };
+
+static void update_live(struct virtqueue *vq)
+{
+	vq->live = vq->running && !vq->draining && !vq->served;
+}
 
 void virtq_stopped(struct virtqueue *vq)
 {
@@ -352,6 +166,7 @@ static void stop_done(struct virtqueue *vq)
 
 	vq->running = false;
 	WRITE_ONCE(vq->draining, RUNNING);
+	update_live(vq);
 	pthread_mutex_lock(&vdev->stop_lock);
 	vdev->stopping--;
 	pthread_cond_broadcast(&vdev->stop_cond);
@@ -420,6 +235,7 @@ static bool start_server(struct virtqueue *vq)
 		return false;
 	}
 	WRITE_ONCE(vq->served, true);
+	update_live(vq);
 	return true;
 }
 
@@ -432,6 +248,7 @@ static void stop_server(struct virtqueue *vq)
 	vq->signalled_used = vq->used_idx;
 	vq->inflight = 0;
 	WRITE_ONCE(vq->served, false);
+	update_live(vq);
 }
 
 static void attend(struct loop_msg *msg)
@@ -492,18 +309,16 @@ void virtq_reset(struct virtqueue *vq)
 
 const char *virtq_map(struct virtqueue *vq)
 {
-	const struct memory *mem = &vq->vdev->obj.vm->mem;
-	uint64_t n = vq->size;
+	vq->packed = virtio_has_feature(vq->vdev, VIRTIO_F_RING_PACKED);
+	return vq->packed ? packed_map(vq) : split_map(vq);
+}
 
-	if (!IS_POWER_OF_2(vq->size) || vq->size > vq->max_size)
-		return "bad size";
-	if (vq->desc_gpa % 16 || vq->avail_gpa % 2 || vq->used_gpa % 4)
-		return "misaligned ring";
-	/* With the two event fields, which are there even if nobody uses them (2.7). */
-	vq->desc = memory_ptr(mem, vq->desc_gpa, 16 * n);
-	vq->avail = memory_ptr(mem, vq->avail_gpa, 6 + 2 * n);
-	vq->used = memory_ptr(mem, vq->used_gpa, 6 + 8 * n);
-	return vq->desc && vq->avail && vq->used ? NULL : "ring outside of RAM";
+void virtq_rewind(struct virtqueue *vq)
+{
+	if (virtio_has_feature(vq->vdev, VIRTIO_F_RING_PACKED))
+		packed_rewind(vq);
+	else
+		split_rewind(vq);
 }
 
 /* Have the loop serve the queue, from last_avail and used_idx on. */
@@ -546,6 +361,7 @@ void virtq_start(struct virtqueue *vq)
 {
 	vq->running = true;
 	WRITE_ONCE(vq->draining, RUNNING);
+	update_live(vq);
 	vq->event_idx = virtio_has_feature(vq->vdev, VIRTIO_RING_F_EVENT_IDX);
 	if (!start_server(vq))
 		listen(vq);
@@ -568,6 +384,7 @@ void virtq_drain(struct virtqueue *vq)
 	stop_listening(vq);
 	stop_server(vq);
 	WRITE_ONCE(vq->draining, DRAINING);
+	update_live(vq);
 	if (vq->vdev->ops->drain)
 		vq->vdev->ops->drain(vq);
 	else if (vq->vdev->ops->hurry)

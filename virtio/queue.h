@@ -8,7 +8,9 @@
 void virtq_init(struct virtqueue *vq, struct virtio_device *vdev, uint16_t index, uint16_t size);
 /** To the values after a reset. It does not run. */
 void virtq_reset(struct virtqueue *vq);
-/** Check size and addresses, derive the host's pointers; NULL or what is wrong. It does not run. */
+/** The driver enables it: the first chain is taken and returned at the ring's start. */
+void virtq_rewind(struct virtqueue *vq);
+/** Check size, addresses and indices, derive the host's pointers; NULL or what is wrong. It does not run. */
 const char *virtq_map(struct virtqueue *vq);
 
 /** Loop thread: let it run; it has been mapped and has a kick_fd. */

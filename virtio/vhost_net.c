@@ -37,10 +37,13 @@ int vhost_net_new(struct vhost_net **vhost, struct netdev *backend, unsigned int
 		  struct virtqueue *rx, struct virtqueue *tx, struct loop_msg *failed,
 		  struct hako_error *err)
 {
-	struct vhost_net *n = calloc(1, sizeof(*n));
+	struct vhost_net *n;
 	int ret;
 
 	*vhost = NULL;
+	if (rx->vdev->opt.packed)
+		return error_set(err, -EOPNOTSUPP, "vhost-net knows no packed rings");
+	n = calloc(1, sizeof(*n));
 	if (!n)
 		return error_errno(err, -ENOMEM, "vhost");
 	n->failed = failed;

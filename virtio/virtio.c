@@ -42,6 +42,10 @@ int virtio_device_attach(struct virtio_device *vdev, struct hako_error *err)
 		vdev->host_features |= BIT64(VIRTIO_RING_F_EVENT_IDX);
 	if (vdev->opt.indirect_desc)
 		vdev->host_features |= BIT64(VIRTIO_RING_F_INDIRECT_DESC);
+	if (vdev->opt.packed)
+		vdev->host_features |= BIT64(VIRTIO_F_RING_PACKED);
+	if (vdev->opt.queue_reset)
+		vdev->host_features |= BIT64(VIRTIO_F_RING_RESET);
 	if (vdev->ops->features)
 		vdev->host_features |= vdev->ops->features(vdev);
 	if (vdev->obj.class->bus == BUS_VIRTIO_PCI)
@@ -359,6 +363,7 @@ bool virtio_queue_enable(struct virtqueue *vq)
 
 	if (vq->enabled)
 		return true;
+	virtq_rewind(vq);
 	why = virtq_map(vq);
 	if (why) {
 		virtio_broken(vdev, "queue %u: %s", vq->index, why);
@@ -390,6 +395,14 @@ void virtio_queue_disable(struct virtqueue *vq)
 	virtq_reset(vq);
 	vq->msix_vector = vector;
 	WRITE_ONCE(vq->notify_fd, fd);
+	if (vq->vdev->ops->queue_reset)
+		vq->vdev->ops->queue_reset(vq);
+}
+
+void virtio_queue_reset(struct virtqueue *vq)
+{
+	if (vq->enabled && virtio_has_feature(vq->vdev, VIRTIO_F_RING_RESET))
+		virtio_queue_disable(vq);
 }
 
 void virtio_queue_kick(struct virtio_device *vdev, uint16_t index)

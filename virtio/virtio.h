@@ -29,12 +29,19 @@ struct virtqueue;
 struct vring_desc;
 struct vring_avail;
 struct vring_used;
+struct vring_packed_desc;
 struct virtio_pci;
 struct virtio_mmio;
 
+/* What virtq_push() has to know of a chain. Its id is the driver's, any 16 bits. */
+struct virtq_head {
+	uint16_t id;
+	uint16_t ndesc; /* packed rings: its descriptors in the ring */
+};
+
 /* One request: a chain of buffers, checked, as host addresses. */
 struct virtq_chain {
-	uint16_t head;		  /* for the used ring */
+	struct virtq_head head;
 	uint16_t nout, nin;	  /* readable ones come first in iov, then the writable ones */
 	uint32_t out_len, in_len; /* bytes; a chain of more than 4 GiB - 1 is an error */
 };
@@ -67,13 +74,17 @@ struct virtqueue {
 	uint64_t desc_gpa, avail_gpa, used_gpa;
 	uint16_t msix_vector; /* VIRTIO_MSI_NO_VECTOR: none */
 
-	/* The ring's state, saved: as nothing is in flight at that time, two indices are all. */
+	/*
+	 * The ring's state, saved: as nothing is in flight at that time, two indices are all. In packed rings they are offsets, with the wrap
+	 * counters in bit 15.
+	 */
 	uint16_t last_avail, used_idx;
 	uint16_t nparked; /* chains of virtq_park() */
 
 	/* Derived while running (loop thread). */
 	bool running;
-	bool event_idx;
+	bool live; /* it runs, is not to stop, and its loop serves it */
+	bool packed, event_idx;
 	bool kick_disabled; /* virtq_disable_kick() */
 	bool starting;	    /* ops->handle is called since the queue starts to run */
 	bool kick_armed;    /* polled: the driver has been asked for a doorbell */
@@ -81,12 +92,23 @@ struct virtqueue {
 	bool served;	    /* by vq->server; atomic */
 	bool signalled_valid;
 	uint16_t signalled_used; /* used_idx as last published */
-	uint16_t avail_shadow;	 /* avail_idx as last read */
+	uint16_t avail_shadow;	 /* split: avail_idx as last read */
+	uint16_t first_flags;	 /* packed: of the descriptor at signalled_used, once published */
 	uint16_t budget;	 /* chains that this turn may still take */
 	uint32_t inflight;	 /* never more than size */
-	struct vring_desc *desc; /* host addresses, checked for the ring's whole size */
-	struct vring_avail *avail;
-	struct vring_used *used;
+	/* Host addresses, checked for the ring's whole size. */
+	union {
+		struct vring_desc *desc;
+		struct vring_packed_desc *packed_desc;
+	};
+	union {
+		struct vring_avail *avail;
+		uint32_t *driver_event;
+	};
+	union {
+		struct vring_used *used;
+		uint32_t *device_event;
+	};
 	int kick_fd;   /* eventfd, ioeventfd's end; -1 until the device is started */
 	int notify_fd; /* atomic; irqfd of its vector; -1: the transport's slow way */
 	struct loop_watch kick;
@@ -125,6 +147,8 @@ struct virtio_ops {
 	/* Stop taking requests of @vq and complete those in flight, as far as they are not idle buffers. Loop thread. It must arrange
 	 * that virtq_stopped(vq) is called once nothing is in flight; NULL: the queue is done when vq->inflight is 0. */
 	void (*drain)(struct virtqueue *vq);
+	/* The driver has reset this one queue, which does not run any more: forget what was of it. vCPU thread. May be NULL. */
+	void (*queue_reset)(struct virtqueue *vq);
 	/* Without drain: the queue is to be drained, so let what is in flight not wait for anything but I/O. Loop thread. May be NULL. */
 	void (*hurry)(struct virtqueue *vq);
 };
@@ -174,7 +198,7 @@ struct virtio_device {
 		char *addr, *bus;
 		uint32_t vectors;
 		int disable_legacy;
-		bool disable_modern, event_idx, indirect_desc, iommu_platform, packed;
+		bool disable_modern, event_idx, indirect_desc, iommu_platform, packed, queue_reset;
 	} opt;
 };
 
@@ -231,8 +255,8 @@ int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain, struct iovec *iov
 void virtq_unpop(struct virtqueue *vq, const struct virtq_chain *chain);
 /**
  * For chains that can not be completed until the VM has been paused and resumed: park one in flight, which stops counting as such, so that
- * the queue can be drained; the device type keeps (and saves) its head. Take it again when vq->starting, as virtq_pop() does, not
- * trusting what was read the first time.
+ * the queue can be drained; the device type keeps (and saves) its head.id. Take it again when vq->starting, as virtq_pop() does, not
+ * trusting what was read the first time. Split rings only: in a packed one other chains that are used are written over it.
  */
 void virtq_park(struct virtqueue *vq);
 int virtq_unpark(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain, struct iovec *iov,
@@ -240,7 +264,7 @@ int virtq_unpark(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain,
 /** Is there something to pop? */
 bool virtq_more(struct virtqueue *vq);
 /** Return a chain with @len bytes written. The driver sees it at virtq_flush(). */
-void virtq_push(struct virtqueue *vq, uint16_t head, uint32_t len);
+void virtq_push(struct virtqueue *vq, struct virtq_head head, uint32_t len);
 /**
  * Publish what was pushed and notify the driver if it asked for it. virtq_push() queues a flush for the end of the loop's turn, so that calling
  * this by hand is needed only to be earlier.
@@ -269,6 +293,8 @@ uint8_t virtio_get_status(struct virtio_device *vdev);
 bool virtio_queue_enable(struct virtqueue *vq);
 /** QueueReady 0: stop, as reset of the one queue. */
 void virtio_queue_disable(struct virtqueue *vq);
+/** queue_reset (or QueueReset) 1 (2.6.1), if that has been negotiated and the queue is enabled. */
+void virtio_queue_reset(struct virtqueue *vq);
 /** May the device access memory? When this returns with @on false it does not any more. Not under the register lock. */
 void virtio_set_dma(struct virtio_device *vdev, bool on);
 /** A doorbell that came as a register write. */

@@ -256,13 +256,8 @@ START_TEST(save_and_load)
 	rig_open(&r, "id=n,queues=2", "netdev=n");
 	memcpy(ram(&r, 0), ram(&v.r, 0), RAM);
 	for (int i = 0; i < QUEUES_2; i++) {
-		struct vdrv_queue *q = &r.q[i];
-
-		*q = v.r.q[i];
-		q->drv = &r.drv;
-		q->desc = vdrv_ptr(&r.drv, q->desc_gpa, 1);
-		q->avail = vdrv_ptr(&r.drv, q->avail_gpa, 1);
-		q->used = vdrv_ptr(&r.drv, q->used_gpa, 1);
+		r.q[i] = v.r.q[i];
+		vdrv_rings_at(&r.drv, &r.q[i]);
 	}
 	r.drv.heap = v.r.drv.heap;
 	r.card->class->pause(r.card);

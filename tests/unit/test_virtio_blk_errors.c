@@ -56,6 +56,18 @@ START_TEST(reported_or_ignored)
 }
 END_TEST
 
+/* In a packed ring nothing can wait: other chains are written over it when they are used. */
+START_TEST(reported_if_packed)
+{
+	vdrv_packed = true;
+	start_faulty(_i, ENOSPC_ONCE, ",werror=stop");
+	ck_assert_int_eq(write_one(), VIRTIO_BLK_S_IOERR);
+	ck_assert_int_eq(write_one(), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(drv.vdev->vq[0].nparked, 0);
+	stop_disk();
+}
+END_TEST
+
 /* Post a request without waiting; its status. */
 static uint8_t *post(uint32_t type, uint64_t sector, struct vdrv_buf data)
 {
@@ -424,9 +436,11 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		reported_or_ignored,   stopped_and_tried_again, reset_or_saved_while_waiting,
-		changed_while_waiting, resized_while_used,	format_resized_while_used,
-		format_without_space,  queues_on_several_loops, mappings,
+		reported_or_ignored,	   reported_if_packed,
+		stopped_and_tried_again,   reset_or_saved_while_waiting,
+		changed_while_waiting,	   resized_while_used,
+		format_resized_while_used, format_without_space,
+		queues_on_several_loops,   mappings,
 	};
 
 	return run_tests("virtio-blk errors", tests, ARRAY_SIZE(tests), NULL);

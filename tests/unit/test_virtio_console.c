@@ -421,6 +421,31 @@ START_TEST(backpressure)
 }
 END_TEST
 
+/* Reset in the middle of a chain, the queue alone: what comes then is sent from its first byte on. */
+START_TEST(queue_reset)
+{
+	struct vdrv_buf big = vdrv_buf(&drv, 2 * MiB);
+	char buf[65536];
+
+	must("virtconsole", "chardev=c0");
+	ck_assert(vdrv_negotiate(&drv, BIT64(VIRTIO_F_RING_RESET)));
+	vdrv_queue(&drv, &rx, 0, 16);
+	vdrv_queue(&drv, &tx, 1, 16);
+	vdrv_go(&drv);
+	vdrv_add(&tx, &big, 1, NULL, 0);
+	vdrv_kick(&tx);
+	usleep(50000);
+	vdrv_settle(&drv);
+	vdrv_write(&drv, VIRTIO_MMIO_QUEUE_SEL, 1);
+	vdrv_write(&drv, 0xc0, 1);
+	while (recv(peer[0], buf, sizeof(buf), MSG_DONTWAIT) > 0)
+		;
+	vdrv_queue(&drv, &tx, 1, 8);
+	send_and_wait(&tx, "from here", 9);
+	expect(peer[0], "from here", 9);
+}
+END_TEST
+
 /* Saved in the middle of a chain, and loaded: every byte goes out once. */
 START_TEST(state)
 {
@@ -614,15 +639,8 @@ START_TEST(bad_states)
 }
 END_TEST
 
-int main(void)
+static void add_tests(TCase *tc)
 {
-	Suite *s = suite_create("virtio-console");
-	TCase *tc = tcase_create("virtio-console");
-	SRunner *sr = srunner_create(s);
-	int failures;
-
-	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, identity);
 	tcase_add_test(tc, without_multiport);
 	tcase_add_test(tc, scattered_buffers);
@@ -631,15 +649,24 @@ int main(void)
 	tcase_add_test(tc, host_closes);
 	tcase_add_test(tc, ports_come_and_go);
 	tcase_add_test(tc, backpressure);
+	tcase_add_test(tc, queue_reset);
 	tcase_add_test(tc, state);
 	tcase_add_test(tc, reset_forgets);
 	tcase_add_test(tc, option_errors);
 	tcase_add_test(tc, no_device);
 	tcase_add_test(tc, nonsense);
 	tcase_add_test(tc, bad_states);
-	suite_add_tcase(s, tc);
+}
+
+int main(void)
+{
+	Suite *s = suite_create("virtio-console");
+	SRunner *sr = srunner_create(s);
+	int failed;
+
+	vdrv_cases(s, add_tests, setup, teardown);
 	srunner_run_all(sr, CK_ENV);
-	failures = srunner_ntests_failed(sr);
+	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);
-	return failures != 0;
+	return failed != 0;
 }

@@ -366,29 +366,30 @@ START_TEST(receive_broken)
 }
 END_TEST
 
+static void add_tests(TCase *tc)
+{
+	tcase_add_test(tc, features);
+	tcase_add_test(tc, negotiation);
+	tcase_add_test(tc, addresses);
+	tcase_add_test(tc, transmit);
+	tcase_add_test(tc, transmit_odd);
+	tcase_add_test(tc, transmit_blocked);
+	tcase_add_loop_test(tc, receive_mergeable, 0, 2);
+	tcase_add_test(tc, receive_single);
+	tcase_add_test(tc, receive_split);
+	tcase_add_test(tc, receive_waits);
+	tcase_add_loop_test(tc, receive_spilled, 0, 2);
+	tcase_add_test(tc, receive_hopeless);
+	tcase_add_loop_test(tc, receive_broken, 0, 3);
+}
+
 int main(void)
 {
 	Suite *s = suite_create("virtio_net");
-	TCase *t = tcase_create("all");
-	SRunner *sr;
+	SRunner *sr = srunner_create(s);
 	int failed;
 
-	tcase_add_test(t, features);
-	tcase_add_test(t, negotiation);
-	tcase_add_test(t, addresses);
-	tcase_add_test(t, transmit);
-	tcase_add_test(t, transmit_odd);
-	tcase_add_test(t, transmit_blocked);
-	tcase_add_loop_test(t, receive_mergeable, 0, 2);
-	tcase_add_test(t, receive_single);
-	tcase_add_test(t, receive_split);
-	tcase_add_test(t, receive_waits);
-	tcase_add_loop_test(t, receive_spilled, 0, 2);
-	tcase_add_test(t, receive_hopeless);
-	tcase_add_loop_test(t, receive_broken, 0, 3);
-	tcase_set_timeout(t, 60);
-	suite_add_tcase(s, t);
-	sr = srunner_create(s);
+	vdrv_cases(s, add_tests, NULL, NULL);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);

@@ -265,13 +265,8 @@ START_TEST(save_and_load)
 	rig_open(&r, "id=n", "netdev=n");
 	memcpy(ram(&r, 0), ram(&a, 0), RAM);
 	for (int i = 0; i < QUEUES; i++) {
-		struct vdrv_queue *q = &r.q[i];
-
-		*q = a.q[i];
-		q->drv = &r.drv;
-		q->desc = vdrv_ptr(&r.drv, q->desc_gpa, 1);
-		q->avail = vdrv_ptr(&r.drv, q->avail_gpa, 1);
-		q->used = vdrv_ptr(&r.drv, q->used_gpa, 1);
+		r.q[i] = a.q[i];
+		vdrv_rings_at(&r.drv, &r.q[i]);
 	}
 	r.drv.heap = a.drv.heap;
 	r.card->class->pause(r.card);
@@ -320,26 +315,27 @@ START_TEST(load_odd_switches)
 }
 END_TEST
 
+static void add_tests(TCase *tc)
+{
+	tcase_add_test(tc, modes);
+	tcase_add_test(tc, set_mac);
+	tcase_add_test(tc, vlans);
+	tcase_add_test(tc, guest_offloads);
+	tcase_add_test(tc, bad_commands);
+	tcase_add_test(tc, overflow);
+	tcase_add_loop_test(tc, broken_commands, 0, 3);
+	tcase_add_loop_test(tc, pause_resume, 0, 2);
+	tcase_add_test(tc, save_and_load);
+	tcase_add_test(tc, load_odd_switches);
+}
+
 int main(void)
 {
 	Suite *s = suite_create("virtio_net_ctrl");
-	TCase *t = tcase_create("all");
-	SRunner *sr;
+	SRunner *sr = srunner_create(s);
 	int failed;
 
-	tcase_add_test(t, modes);
-	tcase_add_test(t, set_mac);
-	tcase_add_test(t, vlans);
-	tcase_add_test(t, guest_offloads);
-	tcase_add_test(t, bad_commands);
-	tcase_add_test(t, overflow);
-	tcase_add_loop_test(t, broken_commands, 0, 3);
-	tcase_add_loop_test(t, pause_resume, 0, 2);
-	tcase_add_test(t, save_and_load);
-	tcase_add_test(t, load_odd_switches);
-	tcase_set_timeout(t, 60);
-	suite_add_tcase(s, t);
-	sr = srunner_create(s);
+	vdrv_cases(s, add_tests, NULL, NULL);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);

@@ -1,233 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/*
- * Virtio over PCI by virtio 1.2, section 4.1. The driver here finds everything by the capabilities, as a guest's does; rings are
- * virtq_driver.h's.
- */
-#include <linux/virtio_pci.h>
-#include <poll.h>
-
-#include "devices/pci/pci.h"
-#include "virtq_driver.h"
-#include "vmm/vm_internal.h"
-#include "virtio_echo.h"
-
-#define RAM   (16 * MiB)
-#define SLOT  5
-#define DEVFN PCI_DEVFN(SLOT, 0)
-#define GSI   (16 + SLOT)
-
-static struct vdrv drv;
-static struct vdrv_queue q;
-static struct echo *echo;
-static struct pci_bus *root;
-static uint64_t common, isr_reg, config, notify; /* addresses */
-static uint32_t notify_multiplier;
-static uint16_t pci_cfg; /* the capability's offset */
-
-static uint32_t gsi_of(struct pci_bus *bus, uint8_t slot, uint8_t pin)
-{
-	return 16 + ((slot + pin) & 7);
-}
-
-static uint32_t cfg(uint16_t offset, unsigned int size)
-{
-	return pci_config_read(root, 0, DEVFN, offset, size);
-}
-
-static void cfg_set(uint16_t offset, uint32_t value, unsigned int size)
-{
-	pci_config_write(root, 0, DEVFN, offset, value, size);
-}
-
-static uint64_t rd(uint64_t addr, unsigned int size)
-{
-	uint64_t v;
-
-	ck_assert(bus_read(&drv.mmio, addr, &v, size));
-	return v;
-}
-
-static void wr(uint64_t addr, uint64_t value, unsigned int size)
-{
-	ck_assert(bus_write(&drv.mmio, addr, value, size));
-}
-
-static uint64_t bar(unsigned int i)
-{
-	uint64_t addr = cfg(PCI_BASE_ADDRESS_0 + 4 * i, 4);
-
-	if ((addr & 6) == PCI_BASE_ADDRESS_MEM_TYPE_64)
-		addr |= (uint64_t)cfg(PCI_BASE_ADDRESS_0 + 4 * i + 4, 4) << 32;
-	return addr & ~15ull;
-}
-
-static uint8_t find_cap(uint8_t id, uint8_t after)
-{
-	uint8_t at = after ? cfg(after + 1, 1) : cfg(PCI_CAPABILITY_LIST, 1);
-
-	for (int i = 0; at && i < 48; i++, at = cfg(at + 1, 1))
-		if (cfg(at, 1) == id)
-			return at;
-	return 0;
-}
-
-/* 4.1.4: of each type the first capability. */
-static void find_registers(void)
-{
-	uint64_t *const found[] = {NULL, &common, &notify, &isr_reg, &config};
-
-	common = notify = isr_reg = config = pci_cfg = 0;
-	for (uint8_t at = 0; (at = find_cap(PCI_CAP_ID_VNDR, at));) {
-		uint8_t type = cfg(at + 3, 1);
-
-		ck_assert_uint_ge(cfg(at + 2, 1), 16);
-		if (type == 5)
-			pci_cfg = at;
-		if (type == 2)
-			notify_multiplier = cfg(at + 16, 4);
-		if (type >= 1 && type <= 4 && !*found[type])
-			*found[type] = bar(cfg(at + 4, 1)) + cfg(at + 8, 4);
-	}
-	ck_assert(common && notify && isr_reg && config && pci_cfg);
-}
-
-static void bus_master(bool on)
-{
-	cfg_set(PCI_COMMAND,
-		(cfg(PCI_COMMAND, 2) & ~PCI_COMMAND_MASTER) | (on ? PCI_COMMAND_MASTER : 0), 2);
-}
-
-/* What firmware does, and the beginning of a driver. */
-static void assign(void)
-{
-	struct hako_error err;
-
-	ck_assert_int_eq(pci_assign(root, &err), 0);
-	bus_master(true);
-	find_registers();
-}
-
-static void open_pci(const char *options)
-{
-	struct hako_error err;
-
-	vdrv_new(&drv, RAM);
-	ck_assert_int_eq(pci_root_new(drv.vm, 0, &root, &err), 0);
-	root->intx_gsi = gsi_of;
-	root->io_base = 0xc000;
-	root->io_size = 0x4000;
-	root->mmio32_base = 0xc0000000;
-	root->mmio32_size = 0x10000000;
-	root->mmio64_base = 1ull << 40;
-	root->mmio64_size = 1ull << 36;
-	drv.vm->pci = root;
-	ck_assert_msg(vdrv_device(&drv, "echo-pci", options, &err) == 0, "%s", err.message);
-	echo = (struct echo *)drv.obj;
-	assign();
-}
-
-static void setup(void)
-{
-	open_pci("addr=05");
-}
-
-static void teardown(void)
-{
-	vm_destroy_objects(drv.vm);
-	pci_root_free(root);
-	drv.vm->pci = NULL;
-	vdrv_close(&drv);
-}
-
-/* --- the driver ---------------------------------------------------------------------------------- */
-
-static bool negotiate(uint64_t features)
-{
-	features |= BIT64(32);
-	drv.event_idx = features & BIT64(29);
-	wr(common + 20, 0, 1);
-	wr(common + 20, 3, 1);
-	wr(common + 8, 0, 4);
-	wr(common + 12, (uint32_t)features, 4);
-	wr(common + 8, 1, 4);
-	wr(common + 12, features >> 32, 4);
-	wr(common + 20, 11, 1);
-	return rd(common + 20, 1) == 11;
-}
-
-static void queue_enable(struct vdrv_queue *queue)
-{
-	wr(common + 22, queue->index, 2);
-	wr(common + 24, queue->size, 2);
-	wr(common + 32, (uint32_t)queue->desc_gpa, 4);
-	wr(common + 36, queue->desc_gpa >> 32, 4);
-	wr(common + 40, (uint32_t)queue->avail_gpa, 4);
-	wr(common + 44, queue->avail_gpa >> 32, 4);
-	wr(common + 48, (uint32_t)queue->used_gpa, 4);
-	wr(common + 52, queue->used_gpa >> 32, 4);
-	wr(common + 28, 1, 2);
-}
-
-static void ready(uint64_t features)
-{
-	drv.heap = VDRV_HEAP;
-	ck_assert(negotiate(features));
-	vdrv_rings(&drv, &q, 0, 8);
-	queue_enable(&q);
-	ck_assert_uint_eq(rd(common + 28, 2), 1);
-	wr(common + 20, 15, 1);
-	ck_assert_uint_eq(rd(common + 20, 1), 15);
-}
-
-static void kick(struct vdrv_queue *queue)
-{
-	wr(common + 22, queue->index, 2);
-	wr(notify + rd(common + 30, 2) * notify_multiplier, queue->index, 2);
-}
-
-static void send_one(struct vdrv_queue *queue)
-{
-	struct vdrv_buf out = vdrv_buf(&drv, 4), in = vdrv_buf(&drv, 4);
-
-	memcpy(vdrv_ptr(&drv, out.gpa, 4), "echo", 4);
-	vdrv_add(queue, &out, 1, &in, 1);
-}
-
-static void check_works(struct vdrv_queue *queue)
-{
-	uint32_t len;
-
-	send_one(queue);
-	kick(queue);
-	ck_assert(vdrv_wait(queue, NULL, &len));
-	ck_assert_uint_eq(len, 4);
-}
-
-static int vector_fd(unsigned int n)
-{
-	return msix_fd(list_entry(root->devices.next, struct pci_device, link), n);
-}
-
-/* Is the interrupt of vector @n raised? Then take it back. */
-static bool vector_raised(unsigned int n)
-{
-	struct pollfd p = {.fd = vector_fd(n), .events = POLLIN};
-	uint64_t count;
-
-	ck_assert_int_ge(p.fd, 0);
-	if (poll(&p, 1, 1000) != 1)
-		return false;
-	ck_assert_int_eq(read(p.fd, &count, 8), 8);
-	return true;
-}
-
-static bool vector_quiet(unsigned int n)
-{
-	struct pollfd p = {.fd = vector_fd(n), .events = POLLIN};
-
-	vdrv_settle(&drv);
-	return poll(&p, 1, 0) == 0;
-}
+/* Virtio over PCI by virtio 1.2, section 4.1. */
+#include "virtio_pci_rig.h"
 
 static void msix_on(bool on)
 {
@@ -276,7 +49,7 @@ START_TEST(test_common)
 	wr(common + 0, 0, 4);
 	ck_assert_uint_eq(rd(common + 4, 4), BIT(ECHO_FEATURE) | BIT(28) | BIT(29));
 	wr(common + 0, 1, 4);
-	ck_assert_uint_eq(rd(common + 4, 4), 1);
+	ck_assert_uint_eq(rd(common + 4, 4), 1 | BIT(40 - 32)); /* VERSION_1, RING_RESET */
 	wr(common + 0, 2, 4);
 	ck_assert_uint_eq(rd(common + 4, 4), 0);
 	ck_assert_uint_eq(rd(common + 0, 4), 2);
@@ -611,7 +384,7 @@ START_TEST(test_options)
 		"addr=20",    "addr=05",	   "addr=5.8",
 		"addr=x",     "bus=nope",	   "vectors=2049",
 		"vectors=-1", "disable-modern=on", "disable-legacy=off",
-		"packed=on",  "colour=red",
+		"colour=red",
 	};
 	struct hako_error err;
 
@@ -697,9 +470,7 @@ START_TEST(test_save_load)
 	find_registers();
 	ck_assert_uint_eq(rd(common + 20, 1), 15);
 	ck_assert_uint_eq(rd(common + 16, 2), 2);
-	q.desc = vdrv_ptr(&drv, q.desc_gpa, 16 * 8);
-	q.avail = vdrv_ptr(&drv, q.avail_gpa, 22);
-	q.used = vdrv_ptr(&drv, q.used_gpa, 70);
+	vdrv_rings_at(&drv, &q);
 	ck_assert_uint_eq(q.avail->idx, avail_idx);
 	ck_assert_uint_eq(q.last_used, last_used);
 	drv.heap = heap;
@@ -707,6 +478,50 @@ START_TEST(test_save_load)
 	virtio_device_resume(drv.obj);
 	ck_assert(vdrv_wait(&q, NULL, NULL));
 	ck_assert(vector_raised(1));
+	check_works(&q);
+}
+END_TEST
+
+/* --- packed rings, and resets of single queues --------------------------------------------------- */
+
+/* 4.1.4.3, 2.6.1; with split and with packed rings. */
+START_TEST(test_queue_reset)
+{
+	teardown();
+	open_pci("addr=05,packed=on");
+	ready(BIT64(29) | BIT64(VIRTIO_F_RING_RESET) | (_i ? VDRV_PACKED : 0));
+	msix_on(true);
+	wr(common + 22, 0, 2);
+	wr(common + 26, 1, 2);
+	for (int n = 0; n < 20; n++) {
+		check_works(&q);
+		ck_assert_int_eq(echo->vdev.vq[0].packed, _i);
+		if (n % 7 != 6)
+			continue;
+		wr(common + 22, 0, 2);
+		wr(common + 58, 0, 2); /* not 1 */
+		ck_assert_uint_eq(rd(common + 28, 2), 1);
+		wr(common + 58, 1, 2);
+		ck_assert_uint_eq(rd(common + 58, 2), 0);
+		ck_assert_uint_eq(rd(common + 28, 2), 0);
+		ck_assert_uint_eq(rd(common + 24, 2), ECHO_QSIZE);
+		ck_assert_uint_eq(rd(common + 20, 1), 15);
+		vdrv_rings(&drv, &q, 0, 16);
+		queue_enable(&q);
+		while (!vector_quiet(1))
+			vector_raised(1);
+		check_works(&q);
+		ck_assert(vector_raised(1));
+	}
+}
+END_TEST
+
+START_TEST(test_queue_reset_off)
+{
+	ready(0);
+	wr(common + 22, 0, 2);
+	wr(common + 58, 1, 2);
+	ck_assert_uint_eq(rd(common + 28, 2), 1);
 	check_works(&q);
 }
 END_TEST
@@ -792,6 +607,8 @@ int main(void)
 	tcase_add_test(tc, test_no_msix);
 	tcase_add_test(tc, test_reset);
 	tcase_add_test(tc, test_save_load);
+	tcase_add_loop_test(tc, test_queue_reset, 0, 2);
+	tcase_add_test(tc, test_queue_reset_off);
 	tcase_add_loop_test(tc, test_fuzz, 0, 3);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);

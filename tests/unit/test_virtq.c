@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Split virtqueues and the device's life, as virtio 1.2 (2.1, 2.2, 2.7, 3.1) has them. */
+/* Virtqueues and the device's life, as virtio 1.2 (2.1, 2.2, 2.7, 3.1) has them; packed ones (2.8) also in test_virtq_packed.c. */
 #include "virtio_toy.h"
 
 /* --- good drivers ------------------------------------------------------------------------------ */
@@ -174,7 +174,7 @@ START_TEST(test_features)
 {
 	/* What is offered: the device type's, and what rings can do. */
 	ck_assert_uint_eq(vdrv_features(&drv),
-			  BIT64(0) | BIT64(41) | BIT64(32) | EVENT_IDX | INDIRECT);
+			  BIT64(0) | BIT64(41) | BIT64(32) | BIT64(40) | EVENT_IDX | INDIRECT);
 	/* What was not offered, or is refused by the device type */
 	ck_assert(!vdrv_negotiate(&drv, BIT64(1)));
 	ck_assert(!vdrv_negotiate(&drv, BIT64(41)));
@@ -197,7 +197,7 @@ END_TEST
 START_TEST(test_features_off)
 {
 	teardown();
-	open_toy("event_idx=off,indirect_desc=off");
+	open_toy("event_idx=off,indirect_desc=off,queue_reset=off");
 	ck_assert_uint_eq(vdrv_features(&drv), BIT64(0) | BIT64(41) | BIT64(32));
 }
 END_TEST
@@ -237,6 +237,69 @@ START_TEST(test_queue_ready_off)
 	vdrv_queue(&drv, &second, 1, 4); /* late, but why not */
 	q = second;
 	check_works();
+}
+END_TEST
+
+/* 2.6.1: one queue is as new, with a ring of another size, and the other one has seen nothing. */
+START_TEST(test_queue_reset)
+{
+	unsigned int stops = toy->stops + 1;
+	struct vdrv_queue second;
+
+	ck_assert(vdrv_negotiate(&drv, EVENT_IDX | BIT64(VIRTIO_F_RING_RESET)));
+	vdrv_queue(&drv, &second, 1, QSIZE);
+	vdrv_queue(&drv, &q, 0, QSIZE);
+	vdrv_go(&drv);
+	for (int i = 0; i < 5; i++)
+		check_works();
+	vdrv_write(&drv, VIRTIO_MMIO_QUEUE_SEL, 0);
+	vdrv_write(&drv, 0xc0, 2);
+	ck_assert_uint_eq(vdrv_read(&drv, VIRTIO_MMIO_QUEUE_READY), 1);
+	vdrv_write(&drv, 0xc0, 1);
+	ck_assert_uint_eq(vdrv_read(&drv, 0xc0), 0);
+	ck_assert_uint_eq(vdrv_read(&drv, VIRTIO_MMIO_QUEUE_READY), 0);
+	ck_assert_uint_eq(vdrv_read(&drv, VIRTIO_MMIO_STATUS), 15);
+	ck_assert_uint_eq(toy->vdev.vq[0].size, QSIZE);
+	ck_assert(!toy->vdev.vq[0].running);
+	ck_assert_uint_eq(toy->resets, 1);
+	vdrv_queue(&drv, &q, 0, QSIZE / 2);
+	for (int i = 0; i < 20; i++)
+		check_works();
+	q = second;
+	check_works();
+	ck_assert_uint_eq(toy->stops, stops);
+}
+END_TEST
+
+/* The reset waits for what is in flight. */
+START_TEST(test_queue_reset_in_flight)
+{
+	teardown();
+	open_toy("hold=on");
+	ready(BIT64(VIRTIO_F_RING_RESET));
+	buf = vdrv_buf(&drv, 8);
+	vdrv_add(&q, &buf, 1, NULL, 0);
+	vdrv_kick(&q);
+	VDRV_UNTIL(READ_ONCE(toy->nheld) == 1);
+	loop_post(drv.vm->io_loop, &toy->release_late);
+	vdrv_write(&drv, VIRTIO_MMIO_QUEUE_SEL, 0);
+	vdrv_write(&drv, 0xc0, 1);
+	ck_assert_uint_eq(toy->nheld, 0);
+	ck_assert_uint_eq(toy->vdev.vq[0].inflight, 0);
+	toy->hold = false;
+	vdrv_queue(&drv, &q, 0, QSIZE);
+	check_works();
+}
+END_TEST
+
+/* Not negotiated: the register is not there. */
+START_TEST(test_queue_reset_off)
+{
+	vdrv_write(&drv, VIRTIO_MMIO_QUEUE_SEL, 0);
+	vdrv_write(&drv, 0xc0, 1);
+	ck_assert_uint_eq(vdrv_read(&drv, VIRTIO_MMIO_QUEUE_READY), 1);
+	check_works();
+	ck_assert_uint_eq(toy->resets, 0);
 }
 END_TEST
 
@@ -293,7 +356,8 @@ START_TEST(test_pause)
 	ck_assert_uint_eq(toy->starts, 1);
 	ck_assert_uint_eq(toy->stops, 0);
 	vdrv_kick(&q);
-	q.last_used = 3;
+	for (int i = 0; i < 3; i++)
+		ck_assert(vdrv_take(&q, NULL, NULL));
 	check_works();
 }
 END_TEST
@@ -311,13 +375,13 @@ START_TEST(test_idle_buffers)
 	VDRV_UNTIL(READ_ONCE(toy->nheld) == 5);
 	virtio_device_pause(drv.obj);
 	ck_assert_uint_eq(toy->vdev.vq[0].inflight, 0);
-	ck_assert_uint_eq(toy->vdev.vq[0].last_avail, 0);
+	ck_assert_uint_eq(toy->vdev.vq[0].last_avail, vdrv_packed ? 0x8000 : 0);
 	ck_assert_uint_eq(vdrv_used_idx(&q), 0);
 	virtio_device_resume(drv.obj);
 	VDRV_UNTIL(READ_ONCE(toy->nheld) == 5);
 	vdrv_settle(&drv);
-	ck_assert_uint_eq(toy->held[0].head, 0);
-	ck_assert_uint_eq(toy->held[4].head, 4);
+	ck_assert_uint_eq(toy->held[0].head.id, 0);
+	ck_assert_uint_eq(toy->held[4].head.id, 4);
 }
 END_TEST
 
@@ -381,10 +445,7 @@ START_TEST(test_save_load)
 	len = state.len;
 	state = (struct state_buf){.data = state.data, .len = len};
 	ck_assert_msg(state_load(&state, &toy_state, toy, &err) == 0, "%s", err.message);
-	q.drv = &drv;
-	q.desc = vdrv_ptr(&drv, q.desc_gpa, 16 * QSIZE);
-	q.avail = vdrv_ptr(&drv, q.avail_gpa, 6 + 2 * QSIZE);
-	q.used = vdrv_ptr(&drv, q.used_gpa, 6 + 8 * QSIZE);
+	vdrv_rings_at(&drv, &q);
 	ck_assert_uint_eq(vdrv_read(&drv, VIRTIO_MMIO_STATUS), 15);
 	ck_assert_uint_eq(toy->starts, 0);
 	ck_assert(toy->vdev.paused);
@@ -453,10 +514,26 @@ START_TEST(test_iov)
 }
 END_TEST
 
-static void add(TCase *tc)
+/* What the layout of the rings makes no difference to. */
+static void add_both(TCase *tc)
 {
 	tcase_add_test(tc, test_direct);
 	tcase_add_test(tc, test_wrap);
+	tcase_add_test(tc, test_status);
+	tcase_add_test(tc, test_queue_ready_off);
+	tcase_add_test(tc, test_queue_reset);
+	tcase_add_test(tc, test_queue_reset_in_flight);
+	tcase_add_test(tc, test_queue_reset_off);
+	tcase_add_test(tc, test_pause);
+	tcase_add_test(tc, test_idle_buffers);
+	tcase_add_test(tc, test_reset_in_flight);
+	tcase_add_test(tc, test_save_load);
+	tcase_add_test(tc, test_load_hostile);
+}
+
+static void add(TCase *tc)
+{
+	add_both(tc);
 	tcase_add_test(tc, test_indirect);
 	tcase_add_test(tc, test_indirect_unaligned);
 	tcase_add_test(tc, test_interrupt_event_idx);
@@ -465,17 +542,10 @@ static void add(TCase *tc)
 	tcase_add_test(tc, test_doorbell_flag);
 	tcase_add_test(tc, test_features);
 	tcase_add_test(tc, test_features_off);
-	tcase_add_test(tc, test_status);
-	tcase_add_test(tc, test_queue_ready_off);
-	tcase_add_test(tc, test_pause);
-	tcase_add_test(tc, test_idle_buffers);
-	tcase_add_test(tc, test_reset_in_flight);
-	tcase_add_test(tc, test_save_load);
-	tcase_add_test(tc, test_load_hostile);
 	tcase_add_test(tc, test_iov);
 }
 
 int main(void)
 {
-	return toy_main("virtq", add);
+	return toy_main("virtq", add, add_both);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Drivers that break the rules of virtqueues (virtio 1.2, 2.7): the device says NEEDS_RESET, and nothing else happens. */
+/* Drivers that break the rules of split virtqueues (virtio 1.2, 2.7): the device says NEEDS_RESET, and nothing else happens. */
 #include "virtio_toy.h"
 
 /* --- bad drivers ------------------------------------------------------------------------------- */
@@ -402,5 +402,5 @@ static void add(TCase *tc)
 
 int main(void)
 {
-	return toy_main("virtq-bad", add);
+	return toy_main("virtq-bad", add, NULL);
 }

@@ -409,13 +409,13 @@ static inline void expect(struct rig *r, const uint8_t dst[6], size_t len, uint3
 	uint32_t part;
 
 	for (unsigned int i = 0; i < n; i++) {
-		const struct vring_desc *d;
+		const struct vdrv_buf *d;
 
 		ck_assert_msg(used(r, RX, &head, &part, 5000), "buffer %u of %u", i, n);
-		d = &r->q[RX].desc[head];
+		d = &r->q[RX].first[head];
 		ck_assert_uint_le(part, d->len);
 		ck_assert_uint_le(have + part, HDR + len);
-		memcpy(got + have, ram(r, d->addr), part);
+		memcpy(got + have, ram(r, d->gpa), part);
 		have += part;
 		if (!i)
 			n = get_le16(got + 10);

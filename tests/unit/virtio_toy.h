@@ -7,6 +7,7 @@
 
 #define RAM	  (16 * MiB)
 #define QSIZE	  16
+#define PACKED	  VDRV_PACKED
 #define EVENT_IDX BIT64(VIRTIO_RING_F_EVENT_IDX)
 #define INDIRECT  BIT64(VIRTIO_RING_F_INDIRECT_DESC)
 
@@ -18,7 +19,8 @@ struct toy {
 	bool idle;  /* take requests only to have buffers, and give them back at a drain */
 	bool flood; /* the driver makes every chain available again at once */
 	struct virtq_chain held[QSIZE];
-	unsigned int nheld, starts, stops, handled;
+	unsigned int nheld, starts, stops, handled, resets;
+	struct loop_msg release_late; /* once a drain has begun */
 };
 
 static void toy_answer(struct virtqueue *vq, const struct virtq_chain *chain, struct iovec *iov)
@@ -36,6 +38,20 @@ static void toy_answer(struct virtqueue *vq, const struct virtq_chain *chain, st
 	virtq_push(vq, chain->head, n);
 }
 
+/* The driver makes the next chain available before this one has been used. */
+static void toy_flood(struct virtqueue *vq)
+{
+	struct vring_packed_desc *d = &vq->packed_desc[vq->last_avail & 0x7fff];
+
+	if (!vq->packed) {
+		vq->avail->idx++;
+		return;
+	}
+	virtq_flush(vq);
+	d->len = 8;
+	d->flags = 1 << (vq->last_avail & 0x8000 ? 7 : 15);
+}
+
 static void toy_handle(struct virtqueue *vq)
 {
 	struct toy *toy = container_of(vq->vdev, struct toy, vdev);
@@ -51,7 +67,7 @@ static void toy_handle(struct virtqueue *vq)
 		}
 		toy_answer(vq, &chain, iov);
 		if (toy->flood)
-			vq->avail->idx++;
+			toy_flood(vq);
 	}
 }
 
@@ -61,6 +77,22 @@ static void toy_complete(void *arg)
 
 	while (toy->nheld)
 		virtq_push(&toy->vdev.vq[0], toy->held[--toy->nheld].head, 0);
+}
+
+static void toy_release_late(struct loop_msg *msg)
+{
+	struct toy *toy = container_of(msg, struct toy, release_late);
+
+	if (toy->vdev.vq[0].draining)
+		toy_complete(toy);
+	else
+		loop_post(toy->vdev.vq[0].loop, msg);
+}
+
+static void toy_queue_reset(struct virtqueue *vq)
+{
+	ck_assert(!vq->running);
+	container_of(vq->vdev, struct toy, vdev)->resets++;
 }
 
 static void toy_drain(struct virtqueue *vq)
@@ -107,6 +139,7 @@ static const struct virtio_ops toy_ops = {
 	.start = toy_start,
 	.stop = toy_stop,
 	.handle = toy_handle,
+	.queue_reset = toy_queue_reset,
 };
 
 static const struct virtio_ops toy_idle_ops = {
@@ -119,7 +152,10 @@ static const struct virtio_ops toy_idle_ops = {
 static int toy_create(struct object *obj, struct hako_error *err)
 {
 	struct toy *toy = container_of(obj, struct toy, vdev.obj);
-	int r = virtio_device_init(&toy->vdev, toy->idle ? &toy_idle_ops : &toy_ops, 2, QSIZE, err);
+	int r;
+
+	toy->release_late.fn = toy_release_late;
+	r = virtio_device_init(&toy->vdev, toy->idle ? &toy_idle_ops : &toy_ops, 2, QSIZE, err);
 
 	return r ?: virtio_device_attach(&toy->vdev, err);
 }
@@ -213,17 +249,24 @@ static inline void indirect(struct vdrv_buf table, unsigned int i, struct vdrv_b
 	d[i] = (struct vring_desc){b.gpa, b.len, flags, next};
 }
 
+static void setup_packed(void)
+{
+	vdrv_packed = true;
+	setup();
+}
+
 static void setup_threads(void)
 {
 	vdrv_engine = LOOP_THREADS;
 	setup();
 }
 
-/* Run the tests that @add adds on both engines of the loop; main()'s result. */
-static int toy_main(const char *name, void (*add)(TCase *tc))
+/* Run the tests that @add adds on both engines of the loop, and those of @add_packed with packed rings; main()'s result. */
+static int toy_main(const char *name, void (*add)(TCase *tc), void (*add_packed)(TCase *tc))
 {
 	Suite *s = suite_create(name);
 	TCase *tc = tcase_create("all"), *threads = tcase_create("without io_uring");
+	TCase *packed = tcase_create("packed");
 	SRunner *sr;
 	int failed;
 
@@ -231,9 +274,14 @@ static int toy_main(const char *name, void (*add)(TCase *tc))
 	tcase_add_checked_fixture(threads, setup_threads, teardown);
 	tcase_set_timeout(tc, 60);
 	tcase_set_timeout(threads, 60);
+	tcase_add_checked_fixture(packed, setup_packed, teardown);
+	tcase_set_timeout(packed, 60);
 	add(tc);
 	add(threads);
+	if (add_packed)
+		add_packed(packed);
 	suite_add_tcase(s, tc);
+	suite_add_tcase(s, packed);
 	suite_add_tcase(s, threads);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
