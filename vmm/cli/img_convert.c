@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* hako img convert */
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -311,13 +312,19 @@ static int convert(struct img *img, struct convert_args *a)
 		c->zero_from = c->target->backing->length;
 	else if (!c->target_has_backing && (a->new_is_zero || a->target_is_zero))
 		c->zero_from = 0;
-	c->any_order = a->any_order;
+	/* The order shows in the layout of formats only. */
+	c->any_order = a->any_order || !qcow2_is_node(c->target);
 	c->compress = a->compress;
 	c->salvage = a->salvage;
 	c->rate = a->rate;
 	c->progress = progress;
 	c->unreadable = unreadable;
 	c->opaque = a;
+	if (a->compress) {
+		/* Do not give the compressor's memory back to the kernel after each cluster: a tenth of the time. */
+		mallopt(M_TRIM_THRESHOLD, 256 * MiB);
+		mallopt(M_MMAP_THRESHOLD, 32 * MiB);
+	}
 	if (c->target_has_backing)
 		c->base = a->sources[0]->backing;
 	r = img_run(img, copy, a);
