@@ -346,14 +346,15 @@ void file_grown(struct file_node *f, uint64_t end)
 
 int file_check_request(const struct file_node *f, const struct block_req *req)
 {
+	bool lengthens = req->op == BLOCK_WRITE || req->op == BLOCK_WRITE_ZEROES;
 	uint64_t limit = READ_ONCE(f->node.length);
 
 	if (f->node.read_only && req->op != BLOCK_READ)
 		return -EROFS;
-	if (f->can_grow && (req->op == BLOCK_WRITE || req->op == BLOCK_WRITE_ZEROES))
+	if (f->can_grow && lengthens)
 		limit = INT64_MAX & ~511ull;
 	if (req->offset > limit || req->bytes > limit - req->offset)
-		return -EINVAL;
+		return f->is_full && lengthens ? -ENOSPC : -EINVAL;
 	return 0;
 }
 

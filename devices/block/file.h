@@ -35,7 +35,8 @@ struct file_node {
 	int buffered_fd;
 	uint64_t dev, ino; /* which file it is */
 	bool is_block, can_grow;
-	unsigned int does, forbids;		  /* IMAGE_LOCK_* that it has */
+	bool is_full;		    /* a block device, used by somebody who would lengthen a file */
+	unsigned int does, forbids; /* IMAGE_LOCK_* that it has */
 	bool no_discard, no_punch, no_zero_range; /* atomic: found to be unsupported */
 	pthread_mutex_t lock;			  /* for changes of loops */
 	pthread_mutex_t length_lock;		  /* for changes of node.length */

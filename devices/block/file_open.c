@@ -248,8 +248,10 @@ int file_use(struct block_node *node, unsigned int use, struct hako_error *err)
 		forbids |= IMAGE_LOCK_WRITE | IMAGE_LOCK_RESIZE;
 	if (f->locking != ONOFFAUTO_OFF && !node->opts.force_share)
 		ret = lock(f, does, forbids, err);
-	if (ret == 0)
+	if (ret == 0) {
 		f->can_grow = (use & BLOCK_USE_RESIZE) && !f->is_block;
+		f->is_full = (use & BLOCK_USE_RESIZE) && f->is_block;
+	}
 	return ret;
 }
 
@@ -261,7 +263,7 @@ void file_unuse(struct block_node *node)
 	if (f->does)
 		image_unlock(f->fd);
 	f->does = f->forbids = 0;
-	f->can_grow = false;
+	f->can_grow = f->is_full = false;
 }
 
 /* The descriptors' numbers stay, so that nobody has to be told but the loops. */

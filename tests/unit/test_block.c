@@ -299,6 +299,12 @@ START_TEST(random_requests_block_device)
 		memset(model + 512, 0, 16384);
 		ck_assert_int_eq(run_req(node, BLOCK_WRITE_ZEROES, 0, 512, 16384, NULL, 0), 0);
 		ck_assert_int_eq(run_req(node, BLOCK_FLUSH, 0, 0, 0, NULL, 0), 0);
+		/* A format finds out that there is no room for more. */
+		ck_assert_int_eq(run_buf(node, BLOCK_WRITE, IMAGE_SIZE, back, 512), -EINVAL);
+		ck_assert_int_eq(block_use_node(node, vm, BLOCK_USE_WRITE | BLOCK_USE_RESIZE, NULL),
+				 0);
+		ck_assert_int_eq(run_buf(node, BLOCK_WRITE, IMAGE_SIZE, back, 512), -ENOSPC);
+		block_unuse(node, vm);
 		close_image(node);
 		read_back(path, back, IMAGE_SIZE);
 		ck_assert_mem_eq(back, model, IMAGE_SIZE);
