@@ -75,10 +75,8 @@ static int needs_cluster(struct alloc *a, uint64_t offset, bool *needs, struct q
 {
 	int ret = qcow2_map(a->q, a->t, offset, 1, map);
 
-	if (ret < 0)
-		return qcow2_map_corrupt(a->q, offset, map);
-	*needs = !map->writable;
-	return 0;
+	*needs = ret == 0 && !map->writable;
+	return ret < 0 ? qcow2_map_corrupt(a->q, offset, map) : 0;
 }
 
 /* How far does the write reach in clusters of the same kind? Sets the range and, unless they are to be allocated, the host's. */
