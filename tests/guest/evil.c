@@ -51,6 +51,12 @@ bool evil_start(struct evil *e, u64 features)
 		e->desc = desc;
 		e->avail = avail;
 		e->used = used;
+		e->ring = NULL;
+		if (e->dev.features & VIRTIO_F_RING_PACKED) {
+			e->ring = (struct packed_desc *)desc;
+			e->desc = alloc(16 * size, 4096);
+			e->next = (struct packed_place){0, true};
+		}
 	}
 	e->data = alloc(EVIL_DATA, 4096);
 	virtio_driver_ok(&e->dev);
@@ -62,10 +68,44 @@ void evil_desc(struct evil *e, u32 i, u64 addr, u32 len, u16 flags, u16 next)
 	e->desc[i] = (struct vring_desc){addr, len, flags, next};
 }
 
+/* The chain as it would be in the table, loops and all, as far as the ring goes. */
+static void offer_packed(struct evil *e, u16 head)
+{
+	volatile struct packed_desc *first = &e->ring[e->next.at];
+	u16 i = head, flags = 0, first_flags = 0;
+
+	for (u32 n = 0; n < e->size && (!n || (flags & DESC_F_NEXT)); n++) {
+		const struct vring_desc *s = &e->desc[i % e->size];
+		volatile struct packed_desc *d = &e->ring[e->next.at];
+
+		flags = s->flags & ~(DESC_F_AVAIL | DESC_F_USED);
+		flags |= e->next.wrap ? DESC_F_AVAIL : DESC_F_USED;
+		d->addr = s->addr;
+		d->len = s->len;
+		d->id = i;
+		if (n)
+			d->flags = flags;
+		else
+			first_flags = flags;
+		i = s->next;
+		if (++e->next.at == e->size)
+			e->next = (struct packed_place){0, !e->next.wrap};
+	}
+	barrier();
+	first->flags = first_flags;
+}
+
 void evil_offer(struct evil *e, const u16 *heads, u32 n)
 {
 	u16 idx = e->avail->idx;
 
+	if (e->ring) {
+		for (u32 i = 0; i < n; i++)
+			offer_packed(e, heads[i]);
+		mfence();
+		virtio_notify(&e->dev, e->queue);
+		return;
+	}
 	for (u32 i = 0; i < n; i++)
 		e->avail->ring[(u16)(idx + i) % e->size] = heads[i];
 	barrier();
@@ -76,12 +116,12 @@ void evil_offer(struct evil *e, const u16 *heads, u32 n)
 
 void evil_wait(struct evil *e)
 {
+	volatile u16 *used = e->ring ? &e->ring[0].flags : &e->used->idx;
 	u64 t = rdtsc();
-	u16 idx = *(volatile u16 *)&e->used->idx;
+	u16 idx = *used;
 
 	/* It answers, or gives up, or does nothing. */
-	while (us_since(t) < 1000 && *(volatile u16 *)&e->used->idx == idx &&
-	       !(virtio_status(&e->dev) & STATUS_NEEDS_RESET))
+	while (us_since(t) < 1000 && *used == idx && !(virtio_status(&e->dev) & STATUS_NEEDS_RESET))
 		pause();
 }
 

@@ -13,9 +13,11 @@ struct evil {
 	u32 type, nqueues;
 	u16 queue; /* the one attacked */
 	u16 size;
-	struct vring_desc *desc;
+	struct vring_desc *desc; /* packed rings: what evil_offer() takes the chains from */
 	struct vring_avail *avail;
 	struct vring_used *used;
+	struct packed_desc *ring; /* NULL: split rings */
+	struct packed_place next;
 	u8 *data;	      /* 64 KiB for buffers */
 	u32 attacks, gave_up; /* how many, and after how many the device asked for a reset */
 	const char *name;     /* of the attack under way, for messages */
@@ -29,7 +31,7 @@ struct evil {
 bool evil_init(struct evil *e);
 /* The target from reset to DRIVER_OK with these features, with empty raw rings on all its queues. */
 bool evil_start(struct evil *e, u64 features);
-/* Show `n` heads of the avail ring from where it is, and ring the doorbell. */
+/* Show `n` heads of the avail ring from where it is, or their chains in the packed ring, and ring the doorbell. */
 void evil_offer(struct evil *e, const u16 *heads, u32 n);
 /* One descriptor. */
 void evil_desc(struct evil *e, u32 i, u64 addr, u32 len, u16 flags, u16 next);

@@ -253,9 +253,7 @@ static void bench_sleep(struct virtq *q)
 {
 	u32 seen = irqs(q->vector);
 
-	if (q->event_idx)
-		*(volatile u16 *)&q->avail->ring[q->size] = q->used_idx;
-	mfence();
+	virtq_want_interrupt(q);
 	if (!virtq_more(q))
 		at_cpl0(k_wait, (u64)&irq_count[q->vector], seen);
 }

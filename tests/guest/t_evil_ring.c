@@ -113,8 +113,12 @@ static void attack_chains(u32 variant)
 /* The table is at data + 16384; descriptor 0 points to it. */
 static void indirect(u64 table, u32 len, u16 flags)
 {
+	struct packed_desc *t = (struct packed_desc *)(e.data + 16384);
+
 	good_chain();
-	memcpy(e.data + 16384, e.desc, 48);
+	memcpy(t, e.desc, 48);
+	for (u32 i = 0; e.ring && i < 3; i++)
+		t[i].flags = e.desc[i].flags;
 	evil_desc(&e, 0, table, len, flags, 1);
 }
 
@@ -219,14 +223,24 @@ static void attack_long_chain(u32 variant)
 static void attack_race(u32 variant)
 {
 	u64 t = rdtsc();
+	u16 head = 0;
 
 	rnd_seed(variant + 1);
 	while (us_since(t) < 20000) {
+		volatile u32 *table = (volatile u32 *)e.desc;
+
 		good_chain();
-		*(volatile u16 *)&e.avail->idx += 1;
-		virtio_notify(&e.dev, e.queue);
+		if (e.ring) {
+			if (e.next.at > e.size - 3)
+				e.next = (struct packed_place){0, !e.next.wrap};
+			table = (volatile u32 *)&e.ring[e.next.at];
+			evil_offer(&e, &head, 1);
+		} else {
+			*(volatile u16 *)&e.avail->idx += 1;
+			virtio_notify(&e.dev, e.queue);
+		}
 		for (u32 i = 0; i < 200; i++)
-			((volatile u32 *)e.desc)[rnd() % 12] = rnd() & (i & 1 ? 3 : 0xffffffff);
+			table[rnd() % 12] = rnd() & (i & 1 ? 3 : 0xffffffff);
 	}
 }
 
@@ -257,6 +271,35 @@ static void attack_random(u32 variant)
 	evil_wait(&e);
 }
 
+/* What only a packed ring can have. */
+static void attack_packed(u32 variant)
+{
+	good_chain();
+	if (!e.ring)
+		return;
+	for (u32 i = 0; i < e.size; i++) {
+		u16 wrap = i & 1 && variant & 1 ? DESC_F_USED : DESC_F_AVAIL;
+
+		e.ring[i] = (struct packed_desc){(u64)e.data + i, 1 + i % 7, 0xffff - i, wrap};
+		if (variant & 2) /* one chain, round and round */
+			e.ring[i].flags |= N;
+		if (variant & 4)
+			e.ring[i].flags |= W;
+		if (variant & 8) /* a table, in the middle or at the end of a chain */
+			e.ring[i].flags |= i & 1 ? I : N;
+	}
+	/* The wishes are nonsense too. */
+	*(volatile u32 *)e.avail = variant * 0x3fff7fff;
+	*(volatile u32 *)e.used = ~0u;
+	virtio_notify(&e.dev, e.queue);
+	evil_wait(&e);
+	/* All of it available again before it has been used. */
+	for (u32 i = 0; i < e.size; i++)
+		*(volatile u16 *)&e.ring[i].flags ^= DESC_F_AVAIL | DESC_F_USED;
+	virtio_notify(&e.dev, e.queue);
+	evil_wait(&e);
+}
+
 static const struct {
 	const char *name;
 	void (*attack)(u32 variant);
@@ -273,6 +316,7 @@ static const struct {
 	{"long chain", attack_long_chain, 4, 0},
 	{"race", attack_race, 4, VIRTIO_F_INDIRECT_DESC},
 	{"random", attack_random, 64, VIRTIO_F_INDIRECT_DESC},
+	{"packed", attack_packed, 16, VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX},
 };
 
 void test_evil_ring(void)

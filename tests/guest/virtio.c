@@ -162,6 +162,10 @@ bool virtio_begin(struct virtio_dev *d, u64 wanted)
 	offered = virtio_offered(d);
 	if (!check(offered & VIRTIO_F_VERSION_1, "VERSION_1 not offered: %#lx", offered))
 		return false;
+	if (param_u64("packed", 0)) {
+		wanted |= VIRTIO_F_RING_PACKED;
+		check(offered & VIRTIO_F_RING_PACKED, "no packed rings: %#lx", offered);
+	}
 	virtio_set_features(d, (offered & wanted) | VIRTIO_F_VERSION_1);
 	virtio_set_status(d, STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK);
 	return check(virtio_status(d) & STATUS_FEATURES_OK, "features %#lx of %#lx refused",
@@ -293,12 +297,13 @@ bool virtq_init(struct virtq *q, struct virtio_dev *d, u16 index, u16 size, bool
 	q->index = index;
 	q->size = q->num_free = size;
 	q->desc = alloc(16 * size, 16);
-	q->avail = alloc(6 + 2 * size, 2);
+	q->avail = alloc(6 + 2 * size, 4);
 	q->used = alloc(6 + 8 * size, 64);
 	if (d->features & VIRTIO_F_INDIRECT_DESC)
 		q->indirect = alloc(16 * INDIRECT_PER * size, 16);
 	q->event_idx = d->features & VIRTIO_F_EVENT_IDX;
-	for (u32 i = 0; i < size; i++)
+	q->packed = d->features & VIRTIO_F_RING_PACKED;
+	for (u32 i = 0; i < size && !q->packed; i++)
 		q->desc[i].next = i + 1;
 	if (irq && d->mmio) {
 		mmio_irq_init(d);
@@ -313,6 +318,10 @@ bool virtq_init(struct virtq *q, struct virtio_dev *d, u16 index, u16 size, bool
 	if (irq && !d->mmio)
 		check_eq(mmio_r16(d->common + COMMON_QUEUE_MSIX), msix);
 	q->doorbell = virtio_doorbell(d, index);
+	if (q->packed) {
+		packed_init(q, irq);
+		return true;
+	}
 	if (!irq)
 		q->avail->flags = 1; /* NO_INTERRUPT; with EVENT_IDX an event far away does it */
 	if (q->event_idx && !irq) {
@@ -330,6 +339,8 @@ bool virtq_add(struct virtq *q, const struct virtio_buf *buf, u32 out, u32 in, v
 	u16 head = q->free, at = head;
 	struct vring_desc *t;
 
+	if (q->packed)
+		return packed_add(q, buf, out, in, token);
 	if (need > q->num_free)
 		return false;
 	if (indirect) {
@@ -369,9 +380,13 @@ void virtq_kick(struct virtq *q)
 	bool kick;
 
 	barrier();
-	*(volatile u16 *)&q->avail->idx = q->avail_idx;
-	mfence();
-	if (q->event_idx) {
+	if (!q->packed) {
+		*(volatile u16 *)&q->avail->idx = q->avail_idx;
+		mfence();
+	}
+	if (q->packed) {
+		kick = packed_kick(q);
+	} else if (q->event_idx) {
 		event = *(volatile u16 *)&q->used->ring[q->size];
 		/* vring_need_event (2.7.7.2) */
 		kick = (u16)(q->avail_idx - event - 1) < added;
@@ -393,6 +408,8 @@ void *virtq_get(struct virtq *q, u32 *len)
 	if (!virtq_more(q))
 		return NULL;
 	barrier();
+	if (q->packed)
+		return packed_get(q, len);
 	e = &q->used->ring[q->used_idx & (q->size - 1)];
 	head = e->id;
 	if (len)
@@ -414,6 +431,17 @@ void *virtq_get(struct virtq *q, u32 *len)
 	return q->token[head];
 }
 
+void virtq_want_interrupt(struct virtq *q)
+{
+	if (!q->event_idx)
+		return;
+	if (q->packed)
+		*q->driver_event = EVENT_DESC << 16 | q->next_used.wrap << 15 | q->next_used.at;
+	else
+		*(volatile u16 *)&q->avail->ring[q->size] = q->used_idx;
+	mfence();
+}
+
 bool virtq_wait(struct virtq *q, u32 ms)
 {
 	u64 t = rdtsc();
@@ -428,10 +456,7 @@ bool virtq_wait(struct virtq *q, u32 ms)
 			continue;
 		}
 		seen = irqs(q->vector);
-		if (q->event_idx) {
-			*(volatile u16 *)&q->avail->ring[q->size] = q->used_idx;
-			mfence();
-		}
+		virtq_want_interrupt(q);
 		if (!virtq_more(q))
 			irq_wait_ms(q->vector, seen, ms);
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A driver for virtio 1.2 devices, modern only, split rings, over PCI and MMIO. */
+/* A driver for virtio 1.2 devices, modern only, over PCI and MMIO; with packed rings if `packed=1` is on the command line. */
 #ifndef VIRTIO_H
 #define VIRTIO_H
 
@@ -14,6 +14,7 @@
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
 #define VIRTIO_F_EVENT_IDX     (1ull << 29)
 #define VIRTIO_F_VERSION_1     (1ull << 32)
+#define VIRTIO_F_RING_PACKED   (1ull << 34)
 
 #define STATUS_ACKNOWLEDGE 1
 #define STATUS_DRIVER	   2
@@ -25,6 +26,12 @@
 #define DESC_F_NEXT	1
 #define DESC_F_WRITE	2
 #define DESC_F_INDIRECT 4
+#define DESC_F_AVAIL	(1u << 7) /* in packed rings */
+#define DESC_F_USED	(1u << 15)
+
+#define EVENT_ENABLE  0
+#define EVENT_DISABLE 1
+#define EVENT_DESC    2
 
 /* virtio-mmio registers (4.2.2) */
 #define MMIO_BASE		 0xfeb00000u
@@ -86,6 +93,18 @@ struct vring_used {
 	struct vring_used_elem ring[];
 };
 
+struct packed_desc {
+	u64 addr;
+	u32 len;
+	u16 id, flags;
+};
+
+/* A place in a packed ring: an offset, and the wrap counter as in bit 15 of event structures. */
+struct packed_place {
+	u16 at;
+	bool wrap;
+};
+
 struct virtio_dev {
 	u32 type;
 	u64 mmio; /* registers, 0: a PCI function */
@@ -112,7 +131,14 @@ struct virtq {
 	bool event_idx;
 	u64 kicks;
 	void *token[VIRTQ_MAX];
-	u16 count[VIRTQ_MAX]; /* descriptors of the chain at that head */
+	u16 count[VIRTQ_MAX]; /* descriptors of the chain at that head, or with that id */
+	/* Packed rings: virtq_packed.c */
+	bool packed;
+	struct packed_desc *ring;
+	volatile u32 *driver_event, *device_event;
+	struct packed_place next, kicked, next_used;
+	u16 first_flags; /* of the descriptor at kicked, once it is shown */
+	u16 next_id;
 };
 #define INDIRECT_PER 8
 
@@ -158,8 +184,21 @@ void virtq_kick(struct virtq *q);
 void *virtq_get(struct virtq *q, u32 *len);
 static inline bool virtq_more(struct virtq *q)
 {
-	return *(volatile u16 *)&q->used->idx != q->used_idx;
+	u16 flags;
+
+	if (!q->packed)
+		return *(volatile u16 *)&q->used->idx != q->used_idx;
+	flags = *(volatile u16 *)&q->ring[q->next_used.at].flags;
+	return (flags & (DESC_F_AVAIL | DESC_F_USED)) ==
+	       (q->next_used.wrap ? DESC_F_AVAIL | DESC_F_USED : 0);
 }
+/* Have an interrupt raised for the next completion. Then look with virtq_more() once more. */
+void virtq_want_interrupt(struct virtq *q);
+/* The same with packed rings. */
+void packed_init(struct virtq *q, bool irq);
+bool packed_add(struct virtq *q, const struct virtio_buf *buf, u32 out, u32 in, void *token);
+bool packed_kick(struct virtq *q); /* has the doorbell to be rung? */
+void *packed_get(struct virtq *q, u32 *len);
 /* Until there is a completion: polling, or asleep if the queue has a vector. False after ms. */
 bool virtq_wait(struct virtq *q, u32 ms);
 
