@@ -46,9 +46,8 @@ def pieces(names=tuple(FLAVOURS), tools=True):
             'mkinitramfs', '--kernel', directory, '--init', os.path.join(HERE, 'guest-init'),
             '--modules', MODULES, '--file', f'bin/off={HERE}/guest-off',
             '--file', f'bin/lease={HERE}/guest-lease')
-    found['root'] = _tool('mkroot', 'root')
-    if tools:
-        found['tools'] = _tool('mkroot', 'tools')
+    for name in ('root', 'tools', 'debian', 'packages') if tools else ('root',):
+        found[name] = _tool('mkroot', name)
     return found
 
 
@@ -60,10 +59,10 @@ def free_port():
 
 
 class Disk:
-    """A raw image and how it is attached."""
+    """An image and how it is attached."""
 
-    def __init__(self, path, serial='', readonly=False, options=''):
-        self.path, self.serial, self.readonly = path, serial, readonly
+    def __init__(self, path, serial='', readonly=False, options='', form='raw'):
+        self.path, self.serial, self.readonly, self.form = path, serial, readonly, form
         self.options = options  # of hako alone, each with a comma before it
 
 
@@ -99,7 +98,7 @@ def hako_command(spec):
             '--append', spec.append, '--memory', f'{spec.memory}M', '--cpus', str(spec.cpus),
             '--machine', spec.board, '--console', 'stdio', '--log', 'stderr']
     for d in spec.disks:
-        args += ['--disk', d.path + (f',serial={d.serial}' if d.serial else '') +
+        args += ['--disk', f'{d.path},format={d.form}' + (f',serial={d.serial}' if d.serial else '') +
                  (',read-only=on' if d.readonly else ',discard=unmap') + d.options]
     for n in spec.nets:
         if n.kind == 'tap':
@@ -126,7 +125,7 @@ def qemu_command(spec):
             '-m', str(spec.memory), '-smp', str(spec.cpus), '-kernel', spec.kernel,
             '-initrd', spec.initrd, '-append', spec.append, '-serial', 'stdio']
     for i, d in enumerate(spec.disks):
-        args += ['-drive', f'file={d.path},format=raw,if=none,id=d{i},read-only=' +
+        args += ['-drive', f'file={d.path},format={d.form},if=none,id=d{i},read-only=' +
                  ('on' if d.readonly else 'off') + ',discard=unmap',
                  '-device', f'virtio-blk-{bus},drive=d{i},serial={d.serial}']
     for i, n in enumerate(spec.nets):
