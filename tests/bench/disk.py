@@ -23,7 +23,7 @@ def hako(a, board, direct, seconds, text, extra=''):
         '--kernel', os.path.join(a.build, 'guest', 'guest.elf'), '--net', 'none', '--console', 'none',
         '--append', f'test=blkbench secs={seconds} depth={DEPTH} transport={bus}{extra}',
         '--chardev', f'file,id=text,path={text}', '--device', 'isa-debugcon,iobase=0xe9,chardev=text',
-        '--iothread', 'io0', '--disk', f'{a.disk},cache={cache},iothread=io0']
+        '--iothread', 'io0', '--disk', f'{a.disk},format=raw,cache={cache},iothread=io0']
 
 
 def qemu(a, board, direct, seconds, text, extra=''):

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Disk images: qcow2 beside raw under the bare-metal guest's driver, hako img beside qemu-img with the same arguments,
+conversions, and what opening a large image costs.
+"""
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+import disk
+from measure import Failure, Metric, rotated
+
+QEMU_IMG = os.environ.get('QEMU_IMG') or 'qemu-img'
+SIZE = 1 << 30
+CHAIN = 8
+REQUEST = 4096
+GUEST = 'randread', 'randwrite'
+TOOLS = 'hako', 'qemu-img'
+
+
+def call(*command):
+    """Run a program, which is expected to succeed: its output."""
+    p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                       text=True, timeout=600, check=False)
+    if p.returncode:
+        raise Failure(f'{" ".join(command)}: {p.stdout.strip()}')
+    return p.stdout
+
+
+def tool(a, who):
+    """The command line's beginning."""
+    return [a.hako, 'img'] if who == 'hako' else [QEMU_IMG]
+
+
+class Used:
+    """A program from start to end: wall clock and CPU time in ms, peak of memory in MiB."""
+
+    def __init__(self, command):
+        begin = time.perf_counter()
+        with open(os.devnull, 'r+b') as null, tempfile.TemporaryFile() as said:
+            p = subprocess.Popen(command, stdin=null, stdout=null, stderr=said)  # pylint: disable=consider-using-with
+            _, code, usage = os.wait4(p.pid, 0)
+            p.returncode = os.waitstatus_to_exitcode(code)
+            self.wall = (time.perf_counter() - begin) * 1e3
+            self.cpu = (usage.ru_utime + usage.ru_stime) * 1e3
+            self.peak = usage.ru_maxrss / 1024
+            if p.returncode:
+                said.seek(0)
+                raise Failure(f'{" ".join(command)}: {said.read().decode(errors="replace").strip()}')
+
+
+def in_turn(rounds, names, measure):
+    """Call measure(name) for all names in every round, each time in another order."""
+    for i in range(rounds):
+        for name in rotated(names, i):
+            measure(name)
+
+
+# --- the guest's driver ----------------------------------------------------------------------
+
+
+def guests(a, progress, scratch, seconds, rounds):
+    """Requests per second of a guest on raw and on qcow2, all of whose clusters are there."""
+    found = []
+    text = os.path.join(scratch, 'text')
+    raw, qcow2 = os.path.join(scratch, 'guest.raw'), os.path.join(scratch, 'guest.qcow2')
+    shutil.copyfile(a.disk, raw)
+    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', raw, qcow2)
+    for op in GUEST:
+        m = Metric(f'{op} of 4 KiB by a guest, depth {disk.DEPTH}, cached', 'thousand/s', subject='hako qcow2',
+                   promises=[('hako raw', '>=', 0.95)])
+        calls = Metric(f'system calls per request but KVM_RUN, {op}', 'calls', subject='hako qcow2', digits=3,
+                       promises=[(None, '<=', 0.2)])
+
+        def command(who, op=op):
+            vmm, form = who.split()
+            a_disk = argless(a, qcow2 if form == 'qcow2' else raw)
+            line = (disk.hako if vmm == 'hako' else disk.qemu)(
+                a_disk, 'micro' if vmm == 'hako' else 'microvm', False, seconds, text, f' op={op}')
+            return [x.replace('format=raw', f'format={form}') for x in line]
+
+        def measure(who, m=m, op=op, command=command):
+            progress.say(f'{op}, {who}')
+            m.add(who, int(disk.guest_result(command(who), text)['iops']) / 1e3)
+
+        names = 'hako qcow2', 'hako raw', 'QEMU qcow2', 'QEMU raw'
+        in_turn(rounds, names, measure)
+        for who in names:
+            value = disk.calls_per_request(command(who), text, seconds)
+            if value is not None:
+                calls.add(who, value)
+        found += [m] + ([calls] if calls.samples else [])
+    os.unlink(raw)
+    os.unlink(qcow2)
+    return found
+
+
+class argless:  # pylint: disable=invalid-name,too-few-public-methods
+    """The options with another disk."""
+
+    def __init__(self, a, path):
+        self.__dict__.update(vars(a), disk=path)
+
+
+# --- img bench -------------------------------------------------------------------------------
+
+
+def bench(a, who, count, path, form, *more):
+    """Requests per second of `img bench`."""
+    out = call(*tool(a, who), 'bench', '-c', str(count), '-d', '32', '-i', 'io_uring', '-f', form, *more, path)
+    taken = re.search(r'Run completed in ([\d.]+) seconds', out)
+    if not taken or not float(taken.group(1)):
+        raise Failure(f'{who} bench: {out.strip()}')
+    return count / float(taken.group(1)) / 1e3
+
+
+def benches(a, progress, scratch, quick, rounds):
+    """4 KiB requests to full images, allocating writes, a chain of overlays."""
+    found = []
+    count = (1 if quick else 4) * 65536
+    full = {form: os.path.join(scratch, f'full.{form}') for form in ('raw', 'qcow2')}
+    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', a.disk, full['qcow2'])
+    shutil.copyfile(a.disk, full['raw'])
+    for form, path in full.items():
+        for op, options in ('reads', ()), ('writes', ('-w',)):
+            m = Metric(f'img bench, {op} of 4 KiB, {form}, cached', 'thousand/s', promises=[('qemu-img', '>=', 1.2)])
+
+            def measure(who, m=m, form=form, path=path, options=options):
+                progress.say(f'{m.name}: {who}')
+                m.add(who, bench(a, who, count, path, form, '-s', '4096', '-S', '4096', '-t', 'writeback', *options))
+
+            in_turn(rounds, TOOLS, measure)
+            found.append(m)
+        os.unlink(path)
+
+    m = Metric('img bench, writes of 64 KiB into an empty qcow2', 'thousand/s', promises=[('qemu-img', '>=', 1.5)])
+
+    def allocate(who):
+        progress.say(f'{m.name}: {who}')
+        path = os.path.join(scratch, 'empty.qcow2')
+        call(QEMU_IMG, 'create', '-q', '-f', 'qcow2', path, str(SIZE))
+        m.add(who, bench(a, who, SIZE // 65536 // (4 if quick else 1), path, 'qcow2', '-w', '-s', '65536', '-t', 'writeback'))
+        os.unlink(path)
+
+    in_turn(rounds, TOOLS, allocate)
+    found.append(m)
+
+    top = chain(a, scratch)
+    n = Metric(f'img bench, reads of 4 KiB through {CHAIN} overlays', 'thousand/s', promises=[('qemu-img', '>=', 1.5)])
+
+    def through(who):
+        progress.say(f'{n.name}: {who}')
+        n.add(who, bench(a, who, count, top, 'qcow2', '-s', '4096', '-S', '4096', '-t', 'writeback'))
+
+    in_turn(rounds, TOOLS, through)
+    return found + [n]
+
+
+def chain(a, scratch):
+    """A chain of overlays, each of which has every ninth cluster: the path of the topmost."""
+    below, form = a.disk, 'raw'
+    for i in range(CHAIN):
+        path = os.path.join(scratch, f'chain{i}.qcow2')
+        call(QEMU_IMG, 'create', '-q', '-f', 'qcow2', '-b', below, '-F', form, path)
+        writes = [f'write -q -P {i + 1} {offset} 64k' for offset in range(i << 16, 64 << 20, (CHAIN + 1) << 16)]
+        call('qemu-io', '-f', 'qcow2', '-t', 'writeback', *[x for w in writes for x in ('-c', w)], path)
+        below, form = path, 'qcow2'
+    return below
+
+
+# --- conversion ------------------------------------------------------------------------------
+
+
+def half_empty(a, path):
+    """An image of 1 GiB, every other MiB of which is data that can be compressed by half or so."""
+    with open(a.disk, 'rb') as noise, open(path, 'wb') as f:
+        f.truncate(SIZE)
+        for mib in range(0, SIZE >> 20, 2):
+            block = noise.read(1 << 19)
+            f.seek(mib << 20)
+            f.write(b''.join(block[i:i + 4096] + bytes(4096) for i in range(0, 1 << 19, 4096)))
+
+
+def conversions(a, progress, scratch, rounds):
+    """hako img convert beside qemu-img convert."""
+    found = []
+    raw, source, target = (os.path.join(scratch, x) for x in ('half.raw', 'half.qcow2', 'target'))
+    half_empty(a, raw)
+    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', raw, source)
+    os.unlink(raw)
+    for title, limit, options in (('qcow2 to qcow2', 1, ('-O', 'qcow2')), ('qcow2 to raw', 1, ('-O', 'raw')),
+                                  ('qcow2 to compressed qcow2', 0.5, ('-c', '-O', 'qcow2'))):
+        wall = Metric(f'img convert, 1 GiB half empty, {title}', 'ms', promises=[('qemu-img', '<=', limit)])
+        cpu = Metric(f'img convert, {title}, CPU time', 'ms')
+
+        def measure(who, wall=wall, cpu=cpu, options=options):
+            progress.say(f'{wall.name}: {who}')
+            used = Used([*tool(a, who), 'convert', '-f', 'qcow2', *options, source, target])
+            wall.add(who, used.wall)
+            cpu.add(who, used.cpu)
+            os.unlink(target)
+
+        in_turn(rounds, TOOLS, measure)
+        found += [wall, cpu]
+    os.unlink(source)
+    return found
+
+
+# --- opening ---------------------------------------------------------------------------------
+
+
+def opening(a, progress, scratch, rounds):
+    """Opening and closing images of 1 GiB and of 1 TiB whose first TiB has its tables."""
+    found = []
+    paths = {}
+    for name, size in ('1 GiB', '1G'), ('1 TiB', '1T'):
+        paths[name] = os.path.join(scratch, f'{size}.qcow2')
+        call(QEMU_IMG, 'create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', paths[name], size)
+    wall = Metric('hako io, opening and closing a qcow2 image, whole process', 'ms', subject='1 TiB', digits=2)
+    peak = Metric('the same, peak of memory', 'MiB', subject='1 TiB', digits=2)
+    more = Metric('1 TiB beyond 1 GiB, wall clock', 'ms', subject='hako', digits=2, promises=[(None, '<=', 2)])
+    memory = Metric('1 TiB beyond 1 GiB, peak of memory', 'MiB', subject='hako', digits=2, promises=[(None, '<=', 2)])
+
+    def measure(name):
+        progress.say(f'opening an image of {name}')
+        used = Used([a.hako, 'io', '-f', 'qcow2', '-c', 'read -q 0 4k', paths[name]])
+        wall.add(name, used.wall)
+        peak.add(name, used.peak)
+
+    in_turn(rounds * 5, list(paths), measure)
+    more.add('hako', wall.median('1 TiB') - wall.median('1 GiB'))
+    memory.add('hako', peak.median('1 TiB') - peak.median('1 GiB'))
+    for path in paths.values():
+        os.unlink(path)
+    found += [wall, peak, more, memory]
+    return found
+
+
+def run(a, progress):
+    """The metrics."""
+    rounds = 2 if a.quick else 5
+    with tempfile.TemporaryDirectory(prefix='images-', dir=os.path.dirname(a.disk)) as scratch:
+        return (guests(a, progress, scratch, 1 if a.quick else 2, rounds) +
+                benches(a, progress, scratch, a.quick, rounds) + conversions(a, progress, scratch, rounds) +
+                opening(a, progress, scratch, rounds))
