@@ -33,19 +33,19 @@ static struct file_node *node_of(struct block_req *req)
 
 /* --- completion -------------------------------------------------------------------------------- */
 
-static void io_submit(struct block_req *req, bool buffered)
+static void io_submit(struct block_req *req)
 {
 	struct file_node *f = node_of(req);
 	struct loop_io *io = &req->io;
 	unsigned int n = __atomic_load_n(&f->nloops, __ATOMIC_ACQUIRE);
 
-	io->fd = buffered ? f->buffered_fd : f->fd;
+	io->fd = f->fd;
 	io->fixed = -1;
 	for (unsigned int i = 0; i < n; i++) {
 		const struct file_loop *fl = &f->loops[i];
 
 		if (__atomic_load_n(&fl->loop, __ATOMIC_ACQUIRE) == req->loop) {
-			io->fixed = buffered ? fl->fixed_buffered : fl->fixed;
+			io->fixed = fl->fixed;
 			break;
 		}
 	}
@@ -71,7 +71,7 @@ static void sync_submit(struct block_req *req)
 {
 	req->io.op = LOOP_IO_FDATASYNC;
 	req->io.done = plain_done;
-	io_submit(req, false);
+	io_submit(req);
 }
 
 /* The last step of a request that may have to be durable (BLOCK_FUA). Not from within submit. */
@@ -100,6 +100,29 @@ bool file_takes_direct(const struct file_node *f, uint64_t offset, const struct 
 	return !bits;
 }
 
+static void bounce_work(struct loop_work *work)
+{
+	struct loop_io *io = container_of(work, struct loop_io, work);
+	struct block_req *req = container_of(io, struct block_req, io);
+
+	io->res = file_bounce(node_of(req), io->op == LOOP_IO_WRITE, io->offset, io->iov, io->niov,
+			      (int)io->flags);
+}
+
+static void bounce_done(struct loop_work *work)
+{
+	struct loop_io *io = container_of(work, struct loop_io, work);
+
+	io->done(io, io->res);
+}
+
+static void bounce_submit(struct block_req *req)
+{
+	req->io.work.fn = bounce_work;
+	req->io.work.done = bounce_done;
+	loop_work_submit(req->loop, &req->io.work);
+}
+
 static void rw_submit(struct block_req *req)
 {
 	struct file_node *f = node_of(req);
@@ -113,7 +136,10 @@ static void rw_submit(struct block_req *req)
 		io->niov = MIN(req->niov - req->iov_index, IOV_MAX);
 	}
 	io->offset = req->offset + req->completed;
-	io_submit(req, f->buffered_fd >= 0 && !file_takes_direct(f, io->offset, io->iov, io->niov));
+	if (f->node.opts.direct && !file_takes_direct(f, io->offset, io->iov, io->niov))
+		bounce_submit(req);
+	else
+		io_submit(req);
 }
 
 /* @bytes more are done: move on in the buffers. */
@@ -193,7 +219,10 @@ static void zero_submit(struct block_req *req)
 		io->iov = &req->iov1;
 		io->niov = 1;
 	}
-	io_submit(req, f->buffered_fd >= 0 && !file_takes_direct(f, io->offset, io->iov, io->niov));
+	if (f->node.opts.direct && !file_takes_direct(f, io->offset, io->iov, io->niov))
+		bounce_submit(req);
+	else
+		io_submit(req);
 }
 
 static void zero_done(struct loop_io *io, int res)
@@ -259,7 +288,7 @@ static void fallocate_submit(struct block_req *req, uint32_t mode, uint64_t offs
 	req->io.flags = mode;
 	req->io.offset = offset;
 	req->io.len = len;
-	io_submit(req, false);
+	io_submit(req);
 }
 
 static void zero_range_done(struct loop_io *io, int res);
@@ -403,11 +432,8 @@ struct registration {
 static void register_files(void *arg)
 {
 	struct registration *r = arg;
-	struct loop *loop = r->fl->loop;
-	int buffered = r->f->buffered_fd;
 
-	r->fl->fixed = loop_file_register(loop, r->f->fd);
-	r->fl->fixed_buffered = buffered >= 0 ? loop_file_register(loop, buffered) : -1;
+	r->fl->fixed = loop_file_register(r->fl->loop, r->f->fd);
 }
 
 static void unregister_files(void *arg)
@@ -415,7 +441,6 @@ static void unregister_files(void *arg)
 	struct registration *r = arg;
 
 	loop_file_unregister(r->fl->loop, r->fl->fixed);
-	loop_file_unregister(r->fl->loop, r->fl->fixed_buffered);
 }
 
 void file_register_all(struct file_node *f, bool on)
@@ -449,7 +474,7 @@ static int file_attach(struct block_node *node, struct loop *loop, struct hako_e
 		/* Without an entry it works as well, only slower. */
 		unsigned int n = (unsigned int)(r.fl - r.f->loops) + 1;
 
-		r.fl->fixed = r.fl->fixed_buffered = -1;
+		r.fl->fixed = -1;
 		r.fl->refs = 1;
 		__atomic_store_n(&r.fl->loop, loop, __ATOMIC_RELEASE);
 		loop_call(loop, register_files, &r);
@@ -494,6 +519,7 @@ static int file_create(struct object *obj, struct hako_error *err)
 	if (ret < 0)
 		return ret;
 	pthread_mutex_init(&f->lock, NULL);
+	pthread_mutex_init(&f->bounce_lock, NULL);
 	pthread_mutex_init(&f->length_lock, NULL);
 	return 0;
 }
@@ -503,6 +529,7 @@ static void file_destroy(struct object *obj)
 	struct file_node *f = container_of(obj, struct file_node, node.obj);
 
 	pthread_mutex_destroy(&f->lock);
+	pthread_mutex_destroy(&f->bounce_lock);
 	pthread_mutex_destroy(&f->length_lock);
 	file_close(f);
 	block_node_free(&f->node);

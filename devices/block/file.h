@@ -12,11 +12,11 @@
 
 #define FILE_MAX_LOOPS 64
 
-/* A loop that submits requests, and the file's indexes there (loop_file_register()). */
+/* A loop that submits requests, and the file's index there (loop_file_register()). */
 struct file_loop {
 	struct loop *loop; /* atomic; NULL: free */
 	unsigned int refs;
-	int fixed, fixed_buffered;
+	int fixed;
 };
 
 struct file_node {
@@ -28,17 +28,13 @@ struct file_node {
 	int aio;     /* accepted, see file.c */
 
 	int fd;
-	/*
-	 * With O_DIRECT: the same file without, else -1. It takes requests whose buffers or borders the device can not reach directly; the
-	 * kernel keeps both in step. Requests that are as they should be never see it.
-	 */
-	int buffered_fd;
 	uint64_t dev, ino; /* which file it is */
 	bool is_block, can_grow;
 	bool is_full;		    /* a block device, used by somebody who would lengthen a file */
 	unsigned int does, forbids; /* IMAGE_LOCK_* that it has */
 	bool no_discard, no_punch, no_zero_range; /* atomic: found to be unsupported */
 	pthread_mutex_t lock;			  /* for changes of loops */
+	pthread_mutex_t bounce_lock;		  /* file_bounce(): one write at a time */
 	pthread_mutex_t length_lock;		  /* for changes of node.length */
 	struct file_loop loops[FILE_MAX_LOOPS];
 	unsigned int nloops; /* atomic: entries that have ever been in use */
@@ -54,6 +50,13 @@ int file_find_length(struct file_node *f, uint64_t *length, struct hako_error *e
 int file_use(struct block_node *node, unsigned int use, struct hako_error *err);
 void file_unuse(struct block_node *node);
 int file_reopen(struct block_node *node, bool read_only, struct hako_error *err);
+
+/**
+ * file_bounce.c: with O_DIRECT, what file_takes_direct() says no to. Blocks. @flags: pwritev2()'s. All bytes of @iov, or a negative errno;
+ * reads beyond the end give zeroes.
+ */
+int file_bounce(struct file_node *f, bool write, uint64_t offset, const struct iovec *iov, int niov,
+		int flags);
 
 /** file_slow.c: block_ops.sync, status, resize. */
 int file_sync(struct block_node *node, struct block_req *req);

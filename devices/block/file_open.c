@@ -163,27 +163,11 @@ static int find_alignment(struct file_node *f, struct hako_error *err)
 	return 0;
 }
 
-/* The file once more, with a file description of its own. */
-static int open_buffered(struct file_node *f, struct hako_error *err)
-{
-	char path[32];
-	int flags = f->node.read_only ? O_RDONLY : O_RDWR;
-
-	if (!f->node.opts.direct)
-		return 0;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
-	f->buffered_fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
-	if (f->buffered_fd < 0)
-		return error_errno(err, -errno, "%s: %s", f->filename, path);
-	return 0;
-}
-
 int file_open(struct file_node *f, struct hako_error *err)
 {
 	struct block_node *node = &f->node;
 	int ret;
 
-	f->buffered_fd = -1;
 	node->filename = f->filename;
 	f->fd = open_file(f, err);
 	if (f->fd < 0)
@@ -193,8 +177,6 @@ int file_open(struct file_node *f, struct hako_error *err)
 		ret = error_errno(err, -errno, "%s", f->filename);
 	if (ret == 0)
 		ret = find_alignment(f, err);
-	if (ret == 0)
-		ret = open_buffered(f, err);
 	if (ret < 0) {
 		file_close(f);
 		return ret;
@@ -207,10 +189,8 @@ int file_open(struct file_node *f, struct hako_error *err)
 
 void file_close(struct file_node *f)
 {
-	if (f->buffered_fd >= 0)
-		close(f->buffered_fd);
 	close(f->fd);
-	f->fd = f->buffered_fd = -1;
+	f->fd = -1;
 }
 
 static int lock(struct file_node *f, unsigned int does, unsigned int forbids,
@@ -266,32 +246,26 @@ void file_unuse(struct block_node *node)
 	f->can_grow = f->is_full = false;
 }
 
-/* The descriptors' numbers stay, so that nobody has to be told but the loops. */
+/* The descriptor's number stays, so that nobody has to be told but the loops. */
 int file_reopen(struct block_node *node, bool read_only, struct hako_error *err)
 {
 	struct file_node *f = container_of(node, struct file_node, node);
-	int fds[] = {f->fd, f->buffered_fd}, ret = 0;
+	int flags = (read_only ? O_RDONLY : O_RDWR) | (node->opts.direct ? O_DIRECT : 0), fd,
+	    ret = 0;
 	char path[32];
 
 	file_register_all(f, false);
-	for (size_t i = 0; i < ARRAY_SIZE(fds) && ret == 0; i++) {
-		int direct = i == 0 && node->opts.direct ? O_DIRECT : 0, fd;
-
-		if (fds[i] < 0)
-			continue;
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fds[i]);
-		fd = open(path, (read_only ? O_RDONLY : O_RDWR) | direct | O_CLOEXEC | O_NOCTTY);
-		if (fd < 0) {
-			ret = error_errno(err, -errno, "%s: opening for %s", f->filename,
-					  read_only ? "reading" : "writing");
-			break;
-		}
-		if (i == 0 && f->does)
-			ret = image_lock(fd, f->does, f->forbids, err);
-		if (ret == 0 && dup3(fd, fds[i], O_CLOEXEC) < 0)
-			ret = error_errno(err, -errno, "%s", f->filename);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		ret = error_errno(err, -errno, "%s: opening for %s", f->filename,
+				  read_only ? "reading" : "writing");
+	if (ret == 0 && f->does)
+		ret = image_lock(fd, f->does, f->forbids, err);
+	if (ret == 0 && dup3(fd, f->fd, O_CLOEXEC) < 0)
+		ret = error_errno(err, -errno, "%s", f->filename);
+	if (fd >= 0)
 		close(fd);
-	}
 	file_register_all(f, true);
 	node->can_discard = !read_only && node->opts.discard == BLOCK_DISCARD_UNMAP;
 	return ret;

@@ -12,11 +12,12 @@
 static int rw_piece(struct file_node *f, bool write, uint64_t offset, uint8_t *buf, size_t len)
 {
 	const struct iovec iov = {buf, len};
-	bool buffered = f->buffered_fd >= 0 && !file_takes_direct(f, offset, &iov, 1);
-	int fd = buffered ? f->buffered_fd : f->fd;
 
+	if (f->node.opts.direct && !file_takes_direct(f, offset, &iov, 1))
+		return MIN(file_bounce(f, write, offset, &iov, 1, 0), 0);
 	while (len) {
-		ssize_t n = write ? pwrite(fd, buf, len, offset) : pread(fd, buf, len, offset);
+		ssize_t n = write ? pwrite(f->fd, buf, len, offset)
+				  : pread(f->fd, buf, len, offset);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -31,8 +32,9 @@ static int rw_piece(struct file_node *f, bool write, uint64_t offset, uint8_t *b
 		buf += n;
 		offset += n;
 		len -= n;
-		if (len && f->buffered_fd >= 0)
-			fd = f->buffered_fd; /* what is left need not be aligned */
+		if (len && f->node.opts.direct)
+			return rw_piece(f, write, offset, buf,
+					len); /* what is left need not be aligned */
 	}
 	return 0;
 }

@@ -351,6 +351,83 @@ START_TEST(many_pieces)
 }
 END_TEST
 
+/* Requests at once that share blocks and pages: no one's bytes are lost, and the flush after them has nothing to complain of. */
+#define NEIGHBOURS	 200
+#define NEIGHBOURS_BYTES (NEIGHBOURS * 700)
+
+static struct test_req neighbour[NEIGHBOURS];
+static struct iovec neighbour_iov[NEIGHBOURS];
+
+static void submit_neighbours(void *arg)
+{
+	for (int i = 0; i < NEIGHBOURS; i++)
+		req_submit(&neighbour[i]);
+}
+
+static void write_neighbours(struct block_node *node, uint8_t *data, size_t size)
+{
+	size_t at = 0;
+
+	for (int i = 0; i < NEIGHBOURS; i++) {
+		/* Whole blocks where it is one's turn to begin at a border. */
+		size_t len = at % 512 == 0 && i % 3 ? 512
+			     : i % 4 == 3	    ? 512 - at % 512
+						    : 1 + rand() % 900;
+
+		len = i == NEIGHBOURS - 1 ? size - at : len;
+		neighbour_iov[i] = (struct iovec){data + at, len};
+		neighbour[i] = (struct test_req){
+			.req = {.op = BLOCK_WRITE,
+				.offset = at,
+				.bytes = len,
+				.iov = &neighbour_iov[i],
+				.niov = 1,
+				.done = req_done,
+				.loop = loop},
+			.node = node,
+		};
+		sem_init(&neighbour[i].done, 0, 0);
+		at += len;
+	}
+	loop_call(loop, submit_neighbours, NULL);
+	for (int i = 0; i < NEIGHBOURS; i++) {
+		while (sem_wait(&neighbour[i].done) < 0)
+			;
+		ck_assert_int_eq(neighbour[i].res, 0);
+		sem_destroy(&neighbour[i].done);
+	}
+}
+
+START_TEST(neighbours_keep_their_bytes)
+{
+	const size_t size = ALIGN_UP(NEIGHBOURS_BYTES, 4096) + 512;
+	uint8_t *data = aligned_alloc(4096, ALIGN_UP(size, 4096)), *got = malloc(size);
+	struct block_node *node;
+	struct stat st;
+
+	set_up(_i);
+	make_image(size);
+	node = open_image(_i, "");
+	for (int turn = 0; turn < 10; turn++) {
+		for (size_t i = 0; i < size; i++)
+			data[i] = rand();
+		write_neighbours(node, data, size);
+		ck_assert_int_eq(run_req(node, BLOCK_FLUSH, 0, 0, 0, NULL, 0), 0);
+		read_back(image, got, size);
+		ck_assert_int_eq(memcmp(got, data, size), 0);
+		memset(got, 0, size);
+		ck_assert_int_eq(run_buf(node, BLOCK_READ, 1, got + 1, size - 1), 0);
+		ck_assert_int_eq(memcmp(got + 1, data + 1, size - 1), 0);
+	}
+	ck_assert_int_eq(stat(image, &st), 0);
+	ck_assert_int_eq(st.st_size, size);
+	close_image(node);
+	free(data);
+	free(got);
+	tear_down();
+}
+END_TEST
+
 START_TEST(discard_frees_space)
 {
 	static const char *const options[] = {"", ",discard=unmap"};
@@ -537,8 +614,10 @@ END_TEST
 int main(void)
 {
 	const TTest *const all[] = {
-		size_is_rounded_up, bad_requests_are_refused,	  random_requests_file,
-		many_pieces,	    random_requests_block_device, discard_frees_space,
+		size_is_rounded_up,	      bad_requests_are_refused,
+		random_requests_file,	      many_pieces,
+		random_requests_block_device, discard_frees_space,
+		neighbours_keep_their_bytes,
 	};
 	const TTest *const engines_only[] = {
 		bad_files_are_refused,
