@@ -24,7 +24,8 @@ struct boot_image {
 	int fd;		  /* if @data is NULL */
 	const uint8_t *data;
 	uint64_t size;
-	struct boot_ahead *ahead; /* a thread reads all of the file for boot_image_copy(), or NULL */
+	struct boot_ahead
+		*ahead; /* a thread reads all of the file for boot_image_copy(), or NULL */
 };
 
 /** Copy @len bytes at @off. -ENODATA with a message that names sizes if the image ends before. */

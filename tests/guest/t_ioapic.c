@@ -47,7 +47,8 @@ static void expect(const char *what, u32 n)
 		pause();
 	delay_us(2000);
 	seen = irqs(v) - seen;
-	check(seen == n || (n && seen == n + more), "%s: %u interrupts, expected %u", what, seen, n);
+	check(seen == n || (n && seen == n + more), "%s: %u interrupts, expected %u", what, seen,
+	      n);
 	line_down();
 	irq_port[v] = 0;
 }

@@ -281,7 +281,7 @@ struct buf {
 /* Make one chain available, readable buffers first. */
 static inline void add(struct rig *r, unsigned int i, const struct buf *b, unsigned int n)
 {
-	struct vdrv_buf v[4];
+	struct vdrv_buf v[4] = {{0}};
 	unsigned int out = 0;
 
 	for (unsigned int k = 0; k < n; k++) {
