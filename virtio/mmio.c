@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Virtio over MMIO (virtio 1.2, section 4.2): registers of version 2, one level-triggered interrupt. */
+/* Virtio over MMIO (virtio 1.2, section 4.2): registers of version 2, one interrupt. */
 #include <linux/virtio_mmio.h>
 #include <stdlib.h>
 
@@ -28,13 +28,23 @@ const struct option virtio_mmio_options[] = {
 
 /* --- interrupts ------------------------------------------------------------------------------ */
 
+/*
+ * The boards' tables say that the pin is edge-triggered: an end of an interrupt that nobody wants to know of needs no exit. So every bit that
+ * comes is an edge, since the driver acknowledges the bits that it saw and does not look again. The pin is high as long as there are
+ * any, for those who take it as level-triggered.
+ */
 static void change_isr(struct virtio_mmio *m, uint8_t set, uint8_t clear)
 {
 	struct virtio_device *vdev = m->vdev;
+	uint8_t old, isr;
 
 	pthread_mutex_lock(&m->irq_lock);
-	WRITE_ONCE(vdev->isr, (vdev->isr | set) & ~clear);
-	irq_line_set(&m->irq, vdev->isr);
+	old = vdev->isr;
+	isr = (old | set) & ~clear;
+	WRITE_ONCE(vdev->isr, isr);
+	if (isr & ~old)
+		irq_line_set(&m->irq, false);
+	irq_line_set(&m->irq, isr);
 	pthread_mutex_unlock(&m->irq_lock);
 }
 

@@ -254,7 +254,7 @@ static void virtio_mmio(struct aml *a, const struct acpi_mmio *mmio, unsigned in
 	aml_name(a, "_CRS");
 	aml_open_resources(a);
 	aml_res_memory32(a, mmio->base, mmio->size);
-	aml_res_interrupt(a, mmio->gsi, false);
+	aml_res_interrupt(a, mmio->gsi, true);
 	aml_close(a);
 	aml_close(a);
 }

@@ -189,7 +189,7 @@ k_lidt0:
 	ud2
 
 /*
- * Interrupts count in irq_count[]; a vector with an address in irq_ack[] acknowledges its level-triggered
+ * Interrupts count in irq_count[]; a vector with an address in irq_ack[] acknowledges its
  * virtio-mmio device there, one with a port in irq_port[] reads that when its irq_stay[] has come down to 0.
  */
 irq_common:

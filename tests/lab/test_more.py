@@ -109,6 +109,9 @@ TESTS = [
     _named('memory.micro', 'micro', ['memory:5000000'], memory=5120),
     _named('cpus.q35', 'q35', ['cpus:4', 'model'], cpus=4),
     _named('cpus.micro', 'micro', ['cpus:4', 'model'], cpus=4),
+    # Neither PIC nor PIT.
+    _named('split.q35', 'q35', ['cpus:2', 'mount', 'discard:vdb'], cpus=2, disk=True,
+           options=['--machine', 'q35,kernel-irqchip=split']),
     # The kernel unpacks itself.
     _named('decompress-in-guest', 'micro', ['info'], options=['--kernel-decompress', 'guest']),
     # Without io_uring.

@@ -182,6 +182,41 @@ START_TEST(test_config_change)
 }
 END_TEST
 
+static void count_edges(void *opaque, uint32_t pin, bool level)
+{
+	if (level)
+		++*(unsigned int *)opaque;
+}
+
+/* The pin is edge-triggered: a bit that comes while another waits must not go unnoticed. */
+START_TEST(test_edges)
+{
+	static const struct irq_chip chip = {.set_pin = count_edges};
+	unsigned int edges = 0;
+
+	ready(0);
+	irq_use_chip(drv.vm, &chip, &edges);
+	check_works(&q);
+	VDRV_UNTIL(rd(0x060) == 1);
+	ck_assert_uint_eq(edges, 1);
+	check_works(&q); /* the driver has not yet looked */
+	vdrv_settle(&drv);
+	ck_assert_uint_eq(edges, 1);
+	virtio_config_changed(&echo->vdev);
+	ck_assert_uint_eq(edges, 2);
+	/* It saw the first bit only. */
+	wr(0x064, 1);
+	ck_assert_uint_eq(edges, 2);
+	check_works(&q);
+	VDRV_UNTIL(rd(0x060) == 3);
+	ck_assert_uint_eq(edges, 3);
+	wr(0x064, 3);
+	ck_assert_uint_eq(edges, 3);
+	ck_assert_uint_eq(line(), 0);
+	irq_use_chip(drv.vm, NULL, NULL);
+}
+END_TEST
+
 /* Each queue in its own thread. */
 START_TEST(test_two_loops)
 {
@@ -428,6 +463,7 @@ int main(void)
 	tcase_add_test(tc, test_widths);
 	tcase_add_test(tc, test_config);
 	tcase_add_test(tc, test_config_change);
+	tcase_add_test(tc, test_edges);
 	tcase_add_test(tc, test_two_loops);
 	tcase_add_test(tc, test_doorbells);
 	tcase_add_test(tc, test_options);
