@@ -10,7 +10,9 @@
 
 #include "vm.h"
 
-#define ROUTES_STEP 64
+#define ROUTES_STEP    64
+#define EXT_DEST       0xfe0u
+#define EXT_DEST_SHIFT 5
 
 static void add_pin_route(struct kvm_irq_routing *routing, uint32_t gsi, uint32_t chip,
 			  uint32_t pin)
@@ -173,6 +175,14 @@ static int grow_routing(struct irq *irq)
 	return 0;
 }
 
+/* In KVM_CAP_X2APIC_API's format, in which the upper half of the address holds bits 31:8 of the destination. */
+static uint64_t kvm_address(const struct irq *irq, uint64_t address)
+{
+	uint64_t ext = irq->ext_dest ? address & EXT_DEST : 0;
+
+	return (address ^ ext) | ext >> EXT_DEST_SHIFT << (32 + 8);
+}
+
 /* Under irq->lock. KVM takes all routes or none: one that it refuses must not stay among them. */
 static int set_route(struct vm *vm, uint32_t gsi, uint64_t address, uint32_t data)
 {
@@ -183,6 +193,7 @@ static int set_route(struct vm *vm, uint32_t gsi, uint64_t address, uint32_t dat
 
 	if (r)
 		return r;
+	address = kvm_address(irq, address);
 	if (is_new)
 		e = &irq->routing->entries[irq->routing->nr++];
 	old = *e;
@@ -302,9 +313,10 @@ void msi_clear(struct msi *msi)
 
 bool irq_send(struct vm *vm, uint64_t address, uint32_t data)
 {
+	uint64_t to = kvm_address(&vm->irq, address);
 	struct kvm_msi msg = {
-		.address_lo = address,
-		.address_hi = address >> 32,
+		.address_lo = to,
+		.address_hi = to >> 32,
 		.data = data,
 	};
 
@@ -315,9 +327,10 @@ bool irq_send(struct vm *vm, uint64_t address, uint32_t data)
 int irq_watch_pin(struct vm *vm, uint32_t pin, uint64_t address, uint32_t data)
 {
 	const struct kvm_irq_routing_entry *e = find_route(&vm->irq, pin);
+	uint64_t to = kvm_address(&vm->irq, address);
 
-	if (vm->fd < 0 || (e && e->u.msi.address_lo == (uint32_t)address &&
-			   e->u.msi.address_hi == address >> 32 && e->u.msi.data == data))
+	if (vm->fd < 0 || (e && e->u.msi.address_lo == (uint32_t)to &&
+			   e->u.msi.address_hi == to >> 32 && e->u.msi.data == data))
 		return 0;
 	return set_route(vm, pin, address, data);
 }

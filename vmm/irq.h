@@ -26,6 +26,11 @@ struct irq {
 	const struct irq_chip *chip; /* NULL: the pins are KVM's */
 	void *chip_opaque;
 	uint16_t asserted[IRQ_PINS]; /* lines that hold the pin high */
+	/*
+	 * Messages go to more than 255 local APICs: bits 11:5 of their address are bits 14:8 of the destination
+	 * (KVM_FEATURE_MSI_EXT_DEST_ID). Set by the board, before there are vCPUs.
+	 */
+	bool ext_dest;
 	struct kvm_irq_routing *routing;
 	unsigned int msi_used; /* GSIs IRQ_PINS … in the bitmap */
 	uint64_t msi_map[IRQ_GSI_MAX / 64];

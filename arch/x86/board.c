@@ -151,6 +151,7 @@ static int make_split_irqchip(struct vm *vm, struct hako_error *err)
 	r = vm_ioctl(vm, KVM_ENABLE_CAP, &split, "local APICs", err);
 	if (r)
 		return r;
+	vm->irq.ext_dest = vm->kvm->cap[KVM_HAS_X2APIC_API];
 	ioapic_init(&b->ioapic, &ops, vm);
 	irq_use_chip(vm, &chip, &b->ioapic);
 	return bus_add(&vm->mmio, &region, err);
@@ -186,6 +187,23 @@ static int make_ram(struct vm *vm, struct hako_error *err)
 	return r ?: memory_attach(vm, err);
 }
 
+/* KVM's IOAPIC and its MSIs know destinations of 8 bits, of which 255 is all. */
+static int check_cpus(struct vm *vm, struct hako_error *err)
+{
+	uint32_t n = vm->config->ncpus;
+
+	if (n <= APIC_8BIT_CPUS)
+		return 0;
+	if (board_of(vm)->irqchip != BOARD_IRQCHIP_SPLIT)
+		return error_set(err, -EINVAL, "--cpus %u: more than %u need kernel-irqchip=split",
+				 n, APIC_8BIT_CPUS);
+	if (!vm->kvm->cap[KVM_HAS_X2APIC_API])
+		return error_set(err, -ENOTSUP,
+				 "--cpus %u: more than %u need a KVM with KVM_CAP_X2APIC_API", n,
+				 APIC_8BIT_CPUS);
+	return 0;
+}
+
 /*
  * RAM before the interrupt controllers: for a change of the memory map KVM waits until nobody uses the old one, and what is on its I/O
  * buses by then makes that milliseconds.
@@ -205,7 +223,9 @@ int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, struct hako_e
 		return error_set(err, -ERANGE,
 				 "--memory %s: more than this CPU can address (%llu GiB)",
 				 vm->config->memory, (unsigned long long)(b->address_limit / GiB));
-	r = open_kernel(vm, err);
+	r = check_cpus(vm, err);
+	if (!r)
+		r = open_kernel(vm, err);
 	if (!r && (r = make_ram(vm, err)))
 		error_prefix(err, "--memory %s", vm->config->memory);
 	if (!r)

@@ -19,6 +19,7 @@
 #define EFER_LMA	BIT(10)
 #define MSR_MISC_ENABLE 0x1a0
 #define MSR_TSC		0x10
+#define APIC_BASE_X2	BIT(10)
 #define MSR_FEAT_CTL	0x3a
 #define MSR_MTRR_BASE0	0x200 /* and mask, eight pairs */
 #define MSR_MTRR_TYPE	0x2ff
@@ -59,7 +60,7 @@ static int vcpu_ioctl(struct vcpu *v, unsigned long request, void *arg, const ch
 
 static int set_cpuid(struct vcpu *v, struct hako_error *err)
 {
-	struct cpu_topology topology = {v->vm->nvcpus};
+	struct cpu_topology topology = {v->vm->nvcpus, v->vm->irq.ext_dest};
 	struct kvm_cpuid2 *cpuid = cpuid_copy(v->vm->kvm);
 	int r;
 
@@ -302,6 +303,9 @@ int cpu_reset(struct vcpu *v, const struct boot_entry *entry, bool fresh, struct
 
 	if (entry)
 		enter_kernel(entry, &regs, &sregs);
+	/* As firmware leaves it if there are IDs for it: Linux overlooks the MADT's x2APIC entries otherwise. */
+	if (entry && v->vm->nvcpus > APIC_8BIT_CPUS)
+		sregs.apic_base |= APIC_BASE_X2;
 	if (!fresh)
 		return restore_power_on(v, &regs, &sregs, err);
 	if (!entry)

@@ -27,8 +27,11 @@ uint32_t cpu_apic_id(const struct vm *vm, uint32_t index);
 
 /* --- cpuid.c ------------------------------------------------------------------------------------- */
 
+#define APIC_8BIT_CPUS 255u /* whose IDs are below the broadcast's */
+
 struct cpu_topology {
-	uint32_t vcpus; /* one socket, one thread per core */
+	uint32_t vcpus;	   /* one socket, one thread per core */
+	bool msi_ext_dest; /* messages reach APIC IDs of 15 bits */
 };
 
 /** Ask KVM, once for all vCPUs, what it supports: kvm->cpuid. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* CPUID: KVM's word for what the host and KVM can do, ours for the topology (SDM volume 2A, CPUID; APM volume 3, appendix E). */
 #include <cpuid.h>
+#include <asm/kvm_para.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -107,7 +108,7 @@ static void set_field(uint32_t *reg, unsigned int shift, unsigned int bits, uint
 
 static void leaf_1(struct kvm_cpuid_entry2 *e, uint32_t apic_id, uint32_t vcpus, bool tsc_deadline)
 {
-	set_field(&e->ebx, 24, 8, MIN(apic_id, 255u));
+	set_field(&e->ebx, 24, 8, apic_id & 255);
 	set_field(&e->ebx, 16, 8, MIN(1u << log2_up(vcpus), 255u));
 	set_field(&e->edx, 28, 1, vcpus > 1); /* HTT: EBX[23:16] is valid */
 	set_field(&e->ecx, 31, 1, 1);	      /* a hypervisor */
@@ -153,6 +154,9 @@ void cpuid_for_vcpu(struct kvm_cpuid2 *c, uint32_t apic_id, const struct cpu_top
 	struct kvm_cpuid_entry2 *e, *base = find(c, 0, 0);
 	bool amd = base && (base->ebx == 0x68747541 || base->ebx == 0x6f677948); /* Auth, Hygo */
 
+	e = find(c, 0x40000001, 0);
+	if (e)
+		set_field(&e->eax, KVM_FEATURE_MSI_EXT_DEST_ID, 1, topology->msi_ext_dest);
 	e = find(c, 1, 0);
 	if (e)
 		leaf_1(e, apic_id, n, tsc_deadline);

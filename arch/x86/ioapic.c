@@ -25,9 +25,10 @@
 #define ENTRY_REMOTE_IRR   BIT64(14)
 #define ENTRY_LEVEL	   BIT64(15)
 #define ENTRY_MASKED	   BIT64(16)
+#define ENTRY_EXT_DEST	   (0x7full << 49)
 #define ENTRY_DESTINATION  (0xffull << 56)
 #define ENTRY_WRITABLE_LOW (0xafffull | ENTRY_MASKED)
-#define ENTRY_WRITABLE	   (ENTRY_WRITABLE_LOW | ENTRY_DESTINATION)
+#define ENTRY_WRITABLE	   (ENTRY_WRITABLE_LOW | ENTRY_EXT_DEST | ENTRY_DESTINATION)
 
 #define DELIVERY_LOWEST BIT64(8) /* fixed is 0; the others are SMI, NMI, INIT, ExtINT */
 
@@ -35,12 +36,16 @@
 #define MSI_ADDRESS	 0xfee00000ull
 #define MSI_LOGICAL	 BIT64(2)
 #define MSI_DEST_SHIFT	 12
+#define MSI_EXT_SHIFT	 5
 #define MSI_ASSERT	 BIT(14)
 #define ENTRY_DEST_SHIFT 56
+#define ENTRY_EXT_SHIFT	 49
 
+/* KVM_FEATURE_MSI_EXT_DEST_ID: bits 14:8 of the destination are in 55:49 of the entry, and in 11:5 of the address. */
 static uint64_t message_address(uint64_t entry)
 {
 	return MSI_ADDRESS | entry >> ENTRY_DEST_SHIFT << MSI_DEST_SHIFT |
+	       (entry & ENTRY_EXT_DEST) >> ENTRY_EXT_SHIFT << MSI_EXT_SHIFT |
 	       (entry & ENTRY_LOGICAL ? MSI_LOGICAL : 0);
 }
 

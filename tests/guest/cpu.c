@@ -15,9 +15,8 @@ extern char idt_stubs[], gate_entry[];
 extern u64 pml4[512], pdpt[512];
 
 u32 irq_count[256], irq_ack[256], irq_stay[256], apic_x2;
-u16 irq_port[256];
-u8 irq_cpu[256];
-u64 tsc_hz = 1000000000;
+u16 irq_port[256], irq_cpu[256];
+u64 tsc_hz = 1000000000, apic_base0;
 const char *tsc_source = "none";
 static u32 next_vector = 0x40;
 
@@ -83,6 +82,7 @@ void cpu_init(u32 cpu)
 		for (u32 i = 0; i < 256; i++)
 			idt_set(i, (u64)idt_stubs + 16 * i);
 		idt_set(GATE_VECTOR, (u64)gate_entry);
+		apic_base0 = rdmsr(MSR_APIC_BASE);
 		cpuid(1, 0, r);
 		apic_x2 = (r[2] >> 21 & 1) && !param_is("apic", "xapic");
 	}

@@ -164,12 +164,13 @@ cpl0_fn k_rdmsr, k_wrmsr, k_cpuid, k_wait, k_nop, k_irq_on, k_irq_off, k_lidt0;
 
 /* cpu.c */
 extern u32 irq_count[256]; /* interrupts taken, by vector */
-extern u8 irq_cpu[256];	   /* index of the CPU that took the last one */
+extern u16 irq_cpu[256];   /* index of the CPU that took the last one */
 extern u32 irq_ack[256];   /* virtio-mmio registers to acknowledge the vector at, 0: none */
 extern u16 irq_port[256];  /* a port to read at the irq_stay[]th interrupt from now on, 0: none */
 extern u32 irq_stay[256];
 extern u32 apic_x2;
 extern u64 tsc_hz;
+extern u64 apic_base0; /* IA32_APIC_BASE as the first CPU found it */
 extern const char *tsc_source;
 void cpu_init(u32 cpu);
 static inline u64 rdmsr(u32 msr)

@@ -3,8 +3,8 @@
 #ifndef LAYOUT_H
 #define LAYOUT_H
 
-#define MAX_CPUS	  16
-#define STACK_SHIFT	  14
+#define MAX_CPUS	  320
+#define STACK_SHIFT	  13
 #define STACK_SIZE	  (1 << STACK_SHIFT)
 #define USER_STACK_OFFSET (MAX_CPUS * STACK_SIZE)
 #define TSS_SIZE	  104

@@ -210,7 +210,7 @@ irq_common:
 4:	movl	%esp, %eax		/* the stack tells the CPU */
 	subl	$cpu_stacks, %eax
 	shrl	$STACK_SHIFT, %eax
-	movb	%al, irq_cpu(%rcx)
+	movw	%ax, irq_cpu(, %rcx, 2)
 	lock incl irq_count(, %rcx, 4)
 	xorl	%eax, %eax
 	cmpl	%eax, apic_x2

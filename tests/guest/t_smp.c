@@ -9,12 +9,13 @@ extern char ap_start[], ap_start_end[];
 extern u32 ap_next;
 void ap_main(u32 cpu);
 
-static u32 apic_id[MAX], count;
-static volatile u32 bad_id[MAX]; /* what CPUID says instead, + 1 */
-static volatile u32 up[MAX];
+static u32 apic_id[MAX_CPUS], count;
+static volatile u32 bad_id[MAX_CPUS]; /* what CPUID says instead, + 1 */
+static volatile u32 up[MAX_CPUS];
 static volatile s64 order[MAX]; /* vector << 32 | APIC ID to send to; 0: none */
 
 #define WAKE		      0xd0 /* + CPU */
+#define TO_ANY		      0xe1 /* whom it reaches, irq_cpu[] tells */
 #define PAIR_VECTOR(from, to) (0x40 + (from)*MAX + (to))
 
 static void read_madt(void)
@@ -22,12 +23,12 @@ static void read_madt(void)
 	u8 *t = acpi_table("APIC"), *p;
 
 	if (!t) {
-		for (count = 0; count < MIN(param_u64("cpus", 1), MAX); count++)
+		for (count = 0; count < MIN(param_u64("cpus", 1), MAX_CPUS); count++)
 			apic_id[count] = count;
 		return;
 	}
 	for (p = t + 44; p < t + *(u32 *)(t + 4) && p[1] >= 2; p += p[1]) {
-		if (count == MAX)
+		if (count == MAX_CPUS)
 			return;
 		if (p[0] == 0 && *(u32 *)(p + 4) & 1)
 			apic_id[count++] = p[3];
@@ -59,11 +60,11 @@ void ap_main(u32 cpu)
 	s64 o;
 
 	cpu_init(cpu);
-	if (cpu >= MAX)
-		for (;;)
-			pause();
 	test_cpuid(cpu);
 	up[cpu] = lapic_id() + 1;
+	if (cpu >= MAX)
+		for (;;)
+			irq_wait(0, irqs(0)); /* for ever */
 	for (;;) {
 		irq_wait(WAKE + cpu, seen);
 		seen = irqs(WAKE + cpu);
@@ -78,10 +79,10 @@ void ap_main(u32 cpu)
 /* Index of the CPU with that APIC ID, by what it said itself; CPUs come up in any order. */
 static u32 cpu_of(u32 id)
 {
-	for (u32 i = 0; i < MAX; i++)
+	for (u32 i = 0; i < MAX_CPUS; i++)
 		if (up[i] == id + 1)
 			return i;
-	return MAX;
+	return MAX_CPUS;
 }
 
 static bool start(u32 id)
@@ -93,7 +94,7 @@ static bool start(u32 id)
 	for (u32 try = 0; try < 2; try++) {
 		lapic_ipi(id, 0x4600 | AP_START >> 12);
 		for (t = rdtsc(); us_since(t) < (try ? 2000000 : 10000);)
-			if (cpu_of(id) < MAX)
+			if (cpu_of(id) < MAX_CPUS)
 				return true;
 	}
 	return check(false, "CPU with APIC ID %u does not start", id);
@@ -115,6 +116,42 @@ static void send_pair(u32 from, u32 to)
 		      irq_cpu[v]);
 }
 
+/* Interrupts of COM1's pin to a CPU: KVM_FEATURE_MSI_EXT_DEST_ID says where the upper bits of its ID go. */
+static void pin_to(u32 id)
+{
+	u32 seen = irqs(TO_ANY);
+
+	ioapic_write(IOAPIC_BASE, 0x10 + 2 * 4, IOAPIC_MASKED);
+	ioapic_write(IOAPIC_BASE, 0x11 + 2 * 4, (id & 0xff) << 24 | (id >> 8) << 17);
+	ioapic_write(IOAPIC_BASE, 0x10 + 2 * 4, TO_ANY);
+	outb(0x3fc, 0x0b);
+	outb(0x3f9, 0x02);
+	if (check(irq_wait_ms(TO_ANY, seen, 5000), "no interrupt by pin 4 to APIC ID %u", id))
+		check_eq(irq_cpu[TO_ANY], cpu_of(id));
+	inb(0x3fa);
+	outb(0x3f9, 0x00);
+}
+
+/* CPUs with IDs that need more than 8 bits: by interrupts of other CPUs, and by those of the I/O APIC. */
+static void test_many(void)
+{
+	u32 r[4];
+
+	check_eq(apic_base0 & 0xd00, 0xd00); /* in x2APIC mode, the first CPU */
+	cpuid(0x40000001, 0, r);
+	if (!check(r[0] >> 15 & 1, "no KVM_FEATURE_MSI_EXT_DEST_ID"))
+		return;
+	for (u32 i = MAX; i < count; i += i < 250 ? 50 : 1) {
+		u32 seen = irqs(TO_ANY);
+
+		lapic_ipi(apic_id[i], 0x4000 | TO_ANY);
+		if (check(irq_wait_ms(TO_ANY, seen, 5000), "no interrupt to APIC ID %u",
+			  apic_id[i]))
+			check_eq(irq_cpu[TO_ANY], cpu_of(apic_id[i]));
+		pin_to(apic_id[i]);
+	}
+}
+
 void test_smp(void)
 {
 	u32 v = vector_alloc(), seen;
@@ -134,9 +171,11 @@ void test_smp(void)
 	for (u32 i = 0; i < count; i++)
 		check(!bad_id[i], "CPUID of the CPU with APIC ID %u says %u", up[i] - 1,
 		      bad_id[i] - 1);
-	for (u32 from = 0; from < count; from++)
-		for (u32 to = 0; to < count; to++)
+	for (u32 from = 0; from < MIN(count, MAX); from++)
+		for (u32 to = 0; to < MIN(count, MAX); to++)
 			send_pair(from, to);
+	if (count > 255)
+		test_many();
 	/* All but oneself. */
 	v = 0xe0;
 	seen = irqs(v);

@@ -36,6 +36,13 @@ def boots(board, steps, options, lab):
         os.unlink(d.path)
 
 
+def many_cpus(lab):
+    """APIC IDs beyond 8 bits; one of them is started."""
+    if lab.vmm != 'hako':
+        raise guest.Skip('more than QEMU has without an IOMMU')
+    boots('micro', ['online:299'], {'cpus': 300, 'append': 'maxcpus=1'}, lab)
+
+
 def consoles(board, lab):
     """A virtio console and a port: both ways, and much at once."""
     if lab.vmm != 'hako':
@@ -109,6 +116,7 @@ TESTS = [
     _named('memory.micro', 'micro', ['memory:5000000'], memory=5120),
     _named('cpus.q35', 'q35', ['cpus:4', 'model'], cpus=4),
     _named('cpus.micro', 'micro', ['cpus:4', 'model'], cpus=4),
+    ('cpus-300.micro', many_cpus),
     # Neither PIC nor PIT.
     _named('split.q35', 'q35', ['cpus:2', 'mount', 'discard:vdb'], cpus=2, disk=True,
            options=['--machine', 'q35,kernel-irqchip=split']),

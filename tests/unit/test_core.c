@@ -424,6 +424,15 @@ START_TEST(cpuid_topology)
 	ck_assert_uint_eq(leaf(c, 0xb, 2)->ecx, 2);
 	ck_assert_uint_eq(leaf(c, 0xb, 2)->edx, 3);
 	free(c);
+	/* More than 8 bits of ID. */
+	c = make_cpuid(false);
+	cpuid_for_vcpu(c, 0x12b, &(struct cpu_topology){300, true}, true);
+	ck_assert_uint_eq(leaf(c, 1, 0)->ebx >> 24, 0x2b);
+	ck_assert_uint_eq(leaf(c, 1, 0)->ebx >> 16 & 0xff, 255);
+	ck_assert_uint_eq(leaf(c, 0xb, 1)->eax, 9);
+	ck_assert_uint_eq(leaf(c, 0xb, 1)->ebx, 300);
+	ck_assert_uint_eq(leaf(c, 0xb, 1)->edx, 0x12b);
+	free(c);
 }
 END_TEST
 

@@ -121,7 +121,7 @@ START_TEST(registers)
 		set(0x10 + 2 * pin, 0xffffffff);
 		set(0x11 + 2 * pin, 0xffffffff);
 		ck_assert_uint_eq(get(0x10 + 2 * pin), 0x1afff);
-		ck_assert_uint_eq(get(0x11 + 2 * pin), 0xff000000);
+		ck_assert_uint_eq(get(0x11 + 2 * pin), 0xfffe0000);
 	}
 	/* What is not there. */
 	for (unsigned int reg = 3; reg < 256; reg++) {
@@ -166,6 +166,12 @@ START_TEST(messages)
 		{0x8930, 0x07, 0xfee07004, 0xc130},
 	};
 
+	/* KVM_FEATURE_MSI_EXT_DEST_ID: CPU 0x7f34, in two places here and there. */
+	set(0x11 + 2 * 20, 0x34fe0000);
+	set(0x10 + 2 * 20, 0x41);
+	ioapic_set_pin(&io, 20, true);
+	ck_assert_uint_eq(sent(), 1);
+	ck_assert_uint_eq(bus.address, 0xfee34fe0);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		route(i, cases[i].dest, cases[i].entry);
 		ck_assert_uint_eq(sent(), 0);
@@ -358,7 +364,7 @@ START_TEST(hostile_state)
 	ck_assert_int_eq(state_load(&buf, &ioapic_state, &io, &err), 0);
 	ck_assert_uint_eq(io.id, 15);
 	for (uint32_t pin = 0; pin < IOAPIC_PINS; pin++)
-		ck_assert_uint_eq(io.redirection[pin] & 0x00fffffffffe5000,
+		ck_assert_uint_eq(io.redirection[pin] & 0x0001fffffffe5000,
 				  bus.watch[pin].on ? RIRR : 0);
 	for (unsigned int v = 0; v < 256; v++)
 		ioapic_eoi(&io, v);
