@@ -206,14 +206,16 @@ static void block_done(struct block_req *block, int res)
 
 /* --- requests ---------------------------------------------------------------------------------- */
 
-/* 5.2.6.2: what is not to be cached must be on the medium when the request is complete. */
+/*
+ * 5.2.6.2: what is not to be cached must be on the medium when the request is complete. A driver that can not switch the cache has what the
+ * user says; one that can not flush has none.
+ */
 static uint32_t durability(struct virtio_blk *blk)
 {
-	bool writeback = virtio_has_feature(&blk->vdev, VIRTIO_BLK_F_FLUSH);
+	bool can_cache = virtio_has_feature(&blk->vdev, VIRTIO_BLK_F_FLUSH) ||
+			 virtio_has_feature(&blk->vdev, VIRTIO_BLK_F_CONFIG_WCE);
 
-	if (virtio_has_feature(&blk->vdev, VIRTIO_BLK_F_CONFIG_WCE))
-		writeback = READ_ONCE(blk->wce);
-	return writeback ? 0 : BLOCK_FUA;
+	return can_cache && READ_ONCE(blk->wce) ? 0 : BLOCK_FUA;
 }
 
 static bool range_ok(const struct virtio_blk *blk, uint64_t sector, uint64_t sectors)

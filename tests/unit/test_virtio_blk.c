@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* virtio-blk, as virtio 1.2 (5.2) has it, on both loop engines; and drivers that send nonsense. */
+#include "devices/block/block_co.h"
 #include "virtio_blk_rig.h"
 
 /* --- what the device says of itself ------------------------------------------------------------ */
@@ -391,6 +392,95 @@ START_TEST(write_cache)
 }
 END_TEST
 
+/* A node that remembers what it was asked for last. */
+struct watch {
+	struct block_node node;
+	uint32_t flags;
+};
+
+static void watch_submit(struct block_node *node, struct block_req *req)
+{
+	container_of(node, struct watch, node)->flags = req->flags;
+	block_done_later(req, 0);
+}
+
+static const struct block_ops watch_ops = {.submit = watch_submit};
+
+static int watch_create(struct object *obj, struct hako_error *err)
+{
+	struct block_node *node = container_of(obj, struct block_node, obj);
+	int ret = block_node_init(node, &watch_ops, err);
+
+	node->length = IMAGE_SIZE;
+	node->writeback = node->can_write_zeroes = true;
+	return ret;
+}
+
+static void watch_destroy(struct object *obj)
+{
+	block_node_free(container_of(obj, struct block_node, obj));
+}
+
+static const struct class watch_class = {
+	.name = "watch",
+	.kind = CLASS_BLOCKDEV,
+	.size = sizeof(struct watch),
+	.bus_options = block_node_options,
+	.create = watch_create,
+	.destroy = watch_destroy,
+};
+HAKO_CLASS(watch_class);
+
+/* 5.2.6.2: which writes have to be on the medium when they are complete? */
+START_TEST(durability)
+{
+	static const struct {
+		const char *options;
+		uint64_t features;
+		bool durable;
+	} cases[] = {
+		{"", 0, true}, /* can not flush */
+		{"", F_FLUSH, false},
+		{"", F_WCE, false},
+		{"", F_FLUSH | F_WCE, false},
+		{",write-cache=on", 0, true},
+		{",write-cache=on", F_FLUSH, false},
+		{",write-cache=off", 0, true},
+		{",write-cache=off", F_FLUSH, true},
+		{",write-cache=off", F_WCE, true},
+		{",write-cache=off", F_FLUSH | F_WCE, true},
+	};
+	struct hako_error err;
+	char text[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vdrv_buf data;
+		struct watch *watch;
+
+		vdrv_new(&drv, RAM);
+		drv.vm->loop_engine = engines[_i];
+		add_node("watch,id=disk");
+		watch = (struct watch *)object_find(drv.vm, CLASS_BLOCKDEV, "disk");
+		snprintf(text, sizeof(text), "drive=disk%s", cases[i].options);
+		ck_assert_msg(vdrv_device(&drv, "virtio-blk-device", text, &err) == 0, "%s",
+			      err.message);
+		ck_assert(vdrv_negotiate(&drv, cases[i].features));
+		vdrv_queue(&drv, &q, 0, QSIZE);
+		vdrv_go(&drv);
+		data = vdrv_buf(&drv, 512);
+		ck_assert_int_eq(simple(VIRTIO_BLK_T_OUT, 1, data, true), VIRTIO_BLK_S_OK);
+		ck_assert_msg(watch->flags == (cases[i].durable ? BLOCK_FUA : 0), "case %zu", i);
+		if (cases[i].features & F_WCE) {
+			set_wce(cases[i].durable);
+			ck_assert_int_eq(simple(VIRTIO_BLK_T_OUT, 1, data, true), VIRTIO_BLK_S_OK);
+			ck_assert_msg(watch->flags == (cases[i].durable ? 0 : BLOCK_FUA),
+				      "case %zu, switched", i);
+		}
+		vdrv_close(&drv);
+	}
+}
+END_TEST
+
 /* --- load -------------------------------------------------------------------------------------- */
 
 static unsigned int seed;
@@ -576,6 +666,7 @@ int main(void)
 		read_only_disk,
 		image_is_cut_short,
 		write_cache,
+		durability,
 		many_in_flight,
 		large_requests,
 		queues_in_turn,
