@@ -82,6 +82,22 @@ static void serve_level(struct ioapic *io, uint32_t pin)
 }
 
 /*
+ * The data sheet has edges lost that come while the pin is masked. Drivers that share memory with a device (virtio) then wait for ever,
+ * should Linux have masked the pin for a moment to move it to another CPU; so they come when it is unmasked, as QEMU's do.
+ */
+static void serve_edge(struct ioapic *io, uint32_t pin)
+{
+	uint64_t entry = io->redirection[pin];
+
+	if (is_level(entry))
+		io->missed &= ~BIT(pin);
+	if (!(io->missed & BIT(pin)) || (entry & ENTRY_MASKED))
+		return;
+	io->missed &= ~BIT(pin);
+	send(io, entry);
+}
+
+/*
  * A masked entry keeps its message: the driver may mask the pin between an interrupt and its end. One that is edge-triggered has
  * none, and would only cost exits at the ends of other interrupts of that vector.
  */
@@ -108,6 +124,7 @@ void ioapic_init(struct ioapic *io, const struct ioapic_ops *ops, void *opaque)
 void ioapic_reset(struct ioapic *io)
 {
 	io->select = io->id = 0;
+	io->missed = 0;
 	for (uint32_t pin = 0; pin < IOAPIC_PINS; pin++) {
 		io->redirection[pin] = ENTRY_MASKED;
 		update_watch(io, pin);
@@ -122,8 +139,9 @@ void ioapic_set_pin(struct ioapic *io, uint32_t pin, bool level)
 	io->level = level ? io->level | BIT(pin) : io->level & ~BIT(pin);
 	if (is_level(entry))
 		serve_level(io, pin);
-	else if (rises && !(entry & ENTRY_MASKED)) /* bit 16: edges while masked are lost */
-		send(io, entry);
+	else if (rises)
+		io->missed |= BIT(pin);
+	serve_edge(io, pin);
 }
 
 void ioapic_eoi(struct ioapic *io, uint8_t vector)
@@ -165,6 +183,7 @@ static void redirection_write(struct ioapic *io, uint32_t pin, bool high, uint32
 		*entry &= ~ENTRY_REMOTE_IRR;
 	update_watch(io, pin);
 	serve_level(io, pin);
+	serve_edge(io, pin);
 }
 
 static void register_write(struct ioapic *io, uint32_t value)
@@ -229,6 +248,7 @@ static int post_load(void *obj, uint16_t version, struct hako_error *err)
 		io->redirection[pin] &= ENTRY_WRITABLE;
 		update_watch(io, pin);
 		serve_level(io, pin);
+		serve_edge(io, pin);
 	}
 	return 0;
 }
@@ -236,6 +256,7 @@ static int post_load(void *obj, uint16_t version, struct hako_error *err)
 static const struct state_field fields[] = {
 	STATE_FIELD_UINT(struct ioapic, select),
 	STATE_FIELD_UINT(struct ioapic, id),
+	STATE_FIELD_UINT(struct ioapic, missed),
 	STATE_FIELD_ARRAY(struct ioapic, redirection),
 	STATE_END,
 };

@@ -31,6 +31,7 @@ struct ioapic {
 	void *opaque;
 	uint32_t level;	  /* bit n: pin n is high */
 	uint32_t watched; /* bit n: of pin n */
+	uint32_t missed;  /* bit n: pin n, edge-triggered, rose while it was masked */
 	uint8_t select, id;
 	uint64_t redirection[IOAPIC_PINS];
 };

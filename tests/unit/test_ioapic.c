@@ -196,12 +196,26 @@ START_TEST(edge)
 		ioapic_set_pin(&io, 4, false);
 		ck_assert_uint_eq(sent(), 0);
 	}
-	/* While masked edges are lost. */
+	/* Edges while masked come as one, when it is unmasked. */
 	set(0x18, MASKED | EDGE | 0x44);
-	ioapic_set_pin(&io, 4, true);
+	for (int i = 0; i < 3; i++) {
+		ioapic_set_pin(&io, 4, false);
+		ioapic_set_pin(&io, 4, true);
+	}
+	ck_assert_uint_eq(sent(), 0);
+	set(0x18, EDGE | 0x44);
+	ck_assert_uint_eq(sent(), 1);
+	set(0x18, MASKED | EDGE | 0x44);
 	set(0x18, EDGE | 0x44);
 	ck_assert_uint_eq(sent(), 0);
+	/* Not those of a pin that has become level-triggered. */
+	set(0x18, MASKED | EDGE | 0x44);
 	ioapic_set_pin(&io, 4, false);
+	ioapic_set_pin(&io, 4, true);
+	ioapic_set_pin(&io, 4, false);
+	set(0x18, MASKED | LEVEL | 0x44);
+	set(0x18, EDGE | 0x44);
+	ck_assert_uint_eq(sent(), 0);
 	ioapic_set_pin(&io, 4, true);
 	ck_assert_uint_eq(sent(), 1);
 	ck_assert_uint_eq(low(4), 0x44);
