@@ -129,7 +129,7 @@ static void test_edge(void)
 	check_eq(irqs(v), seen + 1); /* high still, and ended */
 	check_eq(entry(), v);
 	line_down();
-	/* A level waits behind what was an edge. */
+	/* An edge while masked is lost in KVM's IOAPIC, as the data sheet has it, and comes later in hako's and QEMU's. */
 	seen = irqs(v);
 	ioapic_write(IOAPIC_BASE, LOW, IOAPIC_MASKED | v);
 	line_up();
@@ -138,7 +138,7 @@ static void test_edge(void)
 	line_down();
 	ioapic_write(IOAPIC_BASE, LOW, v);
 	delay_us(2000);
-	check_eq(irqs(v), seen);
+	check(irqs(v) <= seen + 1, "%u interrupts after unmasking", irqs(v) - seen);
 	/* As drivers take back remote IRR without the EOI register. */
 	ioapic_route(GSI, v, IOAPIC_LEVEL);
 	at_cpl0(k_irq_off, 0, 0);
