@@ -77,7 +77,7 @@ static uint32_t idle_events(const struct char_fd *cf)
 	return cf->fleeting ? POLLRDHUP : 0;
 }
 
-/* Nothing is read for now. What the other end has left behind when it went is input, and comes before its end. */
+/* Nothing is read until the guest takes input again. What the other end has left behind when it went is input, and comes before its end. */
 static void suspend(struct char_fd *cf)
 {
 	bool gone = cf->fleeting && ready_now(cf->in_fd, POLLRDHUP);

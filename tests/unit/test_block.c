@@ -428,6 +428,28 @@ START_TEST(neighbours_keep_their_bytes)
 }
 END_TEST
 
+/* A file that ends within a block: a write to a part of that block does not lengthen it, whatever O_DIRECT has to write. */
+START_TEST(end_within_a_block)
+{
+	uint8_t data[10], got[1000];
+	struct block_node *node;
+	struct stat st;
+
+	set_up(_i);
+	make_image(sizeof(got));
+	node = open_image(_i, "");
+	memset(data, 0x5a, sizeof(data));
+	ck_assert_int_eq(run_buf(node, BLOCK_WRITE, 980, data, sizeof(data)), 0);
+	ck_assert_int_eq(stat(image, &st), 0);
+	ck_assert_int_eq(st.st_size, sizeof(got));
+	read_back(image, got, sizeof(got));
+	ck_assert_int_eq(memcmp(got + 980, data, sizeof(data)), 0);
+	ck_assert_int_eq(got[979] | got[990], 0);
+	close_image(node);
+	tear_down();
+}
+END_TEST
+
 START_TEST(discard_frees_space)
 {
 	static const char *const options[] = {"", ",discard=unmap"};
@@ -617,7 +639,7 @@ int main(void)
 		size_is_rounded_up,	      bad_requests_are_refused,
 		random_requests_file,	      many_pieces,
 		random_requests_block_device, discard_frees_space,
-		neighbours_keep_their_bytes,
+		neighbours_keep_their_bytes,  end_within_a_block,
 	};
 	const TTest *const engines_only[] = {
 		bad_files_are_refused,

@@ -72,7 +72,7 @@ START_TEST(pty_gone_unread)
 		int fd = open(path, O_RDWR | O_NOCTTY);
 
 		WAIT_FOR(__atomic_load_n(&client.connects, __ATOMIC_SEQ_CST) == round + 1);
-		usleep(10000); /* input is given up for now */
+		usleep(10000); /* time to give up input, until the guest takes some */
 		if (round)
 			put(fd, "farewell");
 		close(fd);
@@ -276,7 +276,7 @@ static void gone_unread(int (*dial)(void))
 	int fd = dial();
 
 	WAIT_FOR(__atomic_load_n(&client.connects, __ATOMIC_SEQ_CST) == 1);
-	usleep(10000); /* input is given up for now */
+	usleep(10000); /* time to give up input, until the guest takes some */
 	close(fd);
 	WAIT_FOR(__atomic_load_n(&client.disconnects, __ATOMIC_SEQ_CST) == 1);
 	fd = dial();
