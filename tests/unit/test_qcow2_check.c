@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Checking and repairing qcow2 images, compared with what qemu-img says of the same ones. */
 #include "tests/unit/manage_test.h"
+#include "tests/unit/suite.h"
 
 static int lines;
 
@@ -428,11 +429,5 @@ static Suite *create_suite(void)
 
 int main(void)
 {
-	SRunner *sr = srunner_create(create_suite());
-	int failed;
-
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(create_suite());
 }

@@ -2,6 +2,7 @@
 /* Overlays: on another backing file, and written into the one they have. */
 #include "devices/block/rebase.h"
 #include "tests/unit/manage_test.h"
+#include "tests/unit/suite.h"
 
 static struct hako_error err;
 
@@ -120,11 +121,5 @@ static Suite *create_suite(void)
 
 int main(void)
 {
-	SRunner *sr = srunner_create(create_suite());
-	int failed;
-
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(create_suite());
 }
