@@ -52,6 +52,8 @@ struct block_req {
 	int iov_index;		 /* first buffer that is not complete */
 	int res;
 	uint64_t completed;
+	unsigned int *counted_in; /* file_write_begin() */
+	struct block_req *next;	  /* in a list of those that wait */
 	/* Nodes that passed it on and have to do something at the end (block_pass()). */
 	struct {
 		void (*done)(struct block_req *req, int res);

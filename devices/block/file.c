@@ -33,30 +33,34 @@ static struct file_node *node_of(struct block_req *req)
 
 /* --- completion -------------------------------------------------------------------------------- */
 
+struct file_loop *file_find_loop(struct file_node *f, const struct loop *loop)
+{
+	unsigned int n = __atomic_load_n(&f->nloops, __ATOMIC_ACQUIRE);
+
+	for (unsigned int i = 0; i < n; i++)
+		if (__atomic_load_n(&f->loops[i].loop, __ATOMIC_ACQUIRE) == loop)
+			return &f->loops[i];
+	return NULL;
+}
+
 static void io_submit(struct block_req *req)
 {
 	struct file_node *f = node_of(req);
-	struct loop_io *io = &req->io;
-	unsigned int n = __atomic_load_n(&f->nloops, __ATOMIC_ACQUIRE);
+	const struct file_loop *fl = file_find_loop(f, req->loop);
 
-	io->fd = f->fd;
-	io->fixed = -1;
-	for (unsigned int i = 0; i < n; i++) {
-		const struct file_loop *fl = &f->loops[i];
-
-		if (__atomic_load_n(&fl->loop, __ATOMIC_ACQUIRE) == req->loop) {
-			io->fixed = fl->fixed;
-			break;
-		}
-	}
-	loop_io_submit(req->loop, io);
+	req->io.fd = f->fd;
+	req->io.fixed = fl ? fl->fixed : -1;
+	loop_io_submit(req->loop, &req->io);
 }
 
-/* All of @req is done, or it failed. */
+/* All of a read or write is done, or it failed. */
 static void complete(struct block_req *req, int res)
 {
-	if (res == 0 && req->op != BLOCK_READ)
-		file_grown(node_of(req), req->offset + req->bytes);
+	if (req->op != BLOCK_READ) {
+		file_write_end(node_of(req), req);
+		if (res == 0)
+			file_grown(node_of(req), req->offset + req->bytes);
+	}
 	req->done(req, res);
 }
 
@@ -74,9 +78,10 @@ static void sync_submit(struct block_req *req)
 	io_submit(req);
 }
 
-/* The last step of a request that may have to be durable (BLOCK_FUA). Not from within submit. */
+/* The last step of zeroes and discards, which may have to be durable (BLOCK_FUA). Not from within submit. */
 static void durable_done(struct block_req *req, int res)
 {
+	file_write_end(node_of(req), req);
 	if (res == 0)
 		file_grown(node_of(req), req->offset + req->bytes);
 	if (res == 0 && (req->flags & BLOCK_FUA) && !node_of(req)->node.opts.no_flush)
@@ -100,27 +105,33 @@ bool file_takes_direct(const struct file_node *f, uint64_t offset, const struct 
 	return !bits;
 }
 
-static void bounce_work(struct loop_work *work)
+static void read_work(struct loop_work *work)
 {
 	struct loop_io *io = container_of(work, struct loop_io, work);
 	struct block_req *req = container_of(io, struct block_req, io);
 
-	io->res = file_bounce(node_of(req), io->op == LOOP_IO_WRITE, io->offset, io->iov, io->niov,
-			      (int)io->flags);
+	req->res = file_bounce(node_of(req), false, io->offset, io->iov, io->niov);
 }
 
-static void bounce_done(struct loop_work *work)
+static void read_done(struct loop_work *work)
 {
-	struct loop_io *io = container_of(work, struct loop_io, work);
+	struct block_req *req = container_of(container_of(work, struct loop_io, work),
+					     struct block_req, io);
 
-	io->done(io, io->res);
+	req->done(req, req->res);
 }
 
-static void bounce_submit(struct block_req *req)
+/* O_DIRECT does not take it. */
+static void rw_bounce(struct block_req *req)
 {
-	req->io.work.fn = bounce_work;
-	req->io.work.done = bounce_done;
-	loop_work_submit(req->loop, &req->io.work);
+	if (req->op == BLOCK_READ) {
+		req->io.work.fn = read_work;
+		req->io.work.done = read_done;
+		loop_work_submit(req->loop, &req->io.work);
+	} else {
+		file_write_end(node_of(req), req);
+		file_write_apart(node_of(req), req);
+	}
 }
 
 static void rw_submit(struct block_req *req)
@@ -137,7 +148,7 @@ static void rw_submit(struct block_req *req)
 	}
 	io->offset = req->offset + req->completed;
 	if (f->node.opts.direct && !file_takes_direct(f, io->offset, io->iov, io->niov))
-		bounce_submit(req);
+		rw_bounce(req);
 	else
 		io_submit(req);
 }
@@ -186,7 +197,7 @@ static void rw_done(struct loop_io *io, int res)
 		zero_rest(req);
 		req->done(req, 0);
 	} else {
-		req->done(req, res < 0 ? res : -EIO);
+		complete(req, res < 0 ? res : -EIO);
 	}
 }
 
@@ -203,10 +214,9 @@ static void rw_start(struct block_req *req, enum loop_io_op op, uint32_t flags)
 
 /* --- zeroes and discard ------------------------------------------------------------------------ */
 
-/* Write the next piece of zeroes by hand. */
+/* Write the next piece of zeroes by hand. With O_DIRECT they are whole blocks (file_write_begin()). */
 static void zero_submit(struct block_req *req)
 {
-	struct file_node *f = node_of(req);
 	struct loop_io *io = &req->io;
 	uint64_t left = req->bytes - req->completed;
 
@@ -219,22 +229,18 @@ static void zero_submit(struct block_req *req)
 		io->iov = &req->iov1;
 		io->niov = 1;
 	}
-	if (f->node.opts.direct && !file_takes_direct(f, io->offset, io->iov, io->niov))
-		bounce_submit(req);
-	else
-		io_submit(req);
+	io_submit(req);
 }
 
 static void zero_done(struct loop_io *io, int res)
 {
 	struct block_req *req = container_of(io, struct block_req, io);
 
-	if (res <= 0) {
-		req->done(req, res < 0 ? res : -EIO);
-		return;
-	}
-	req->completed += MIN((uint64_t)res, req->bytes - req->completed);
-	if (req->completed == req->bytes)
+	if (res > 0)
+		req->completed += MIN((uint64_t)res, req->bytes - req->completed);
+	if (res <= 0)
+		durable_done(req, res < 0 ? res : -EIO);
+	else if (req->completed == req->bytes)
 		durable_done(req, 0);
 	else
 		zero_submit(req);
@@ -243,6 +249,7 @@ static void zero_done(struct loop_io *io, int res)
 static void zero_by_hand(struct block_req *req)
 {
 	if (req->flags & BLOCK_NO_FALLBACK) {
+		file_write_end(node_of(req), req);
 		block_done_later(req, -EOPNOTSUPP);
 		return;
 	}
@@ -350,6 +357,7 @@ static void discard_start(struct block_req *req)
 	uint64_t start, len;
 
 	if (!file_discard_range(f, req, &start, &len)) {
+		file_write_end(f, req);
 		block_done_later(req, 0);
 		return;
 	}
@@ -405,6 +413,10 @@ static void file_submit(struct block_node *node, struct block_req *req)
 		block_done_later(req, ret);
 		return;
 	}
+	if (req->op != BLOCK_READ && !file_write_begin(f, req)) {
+		file_write_apart(f, req);
+		return;
+	}
 	switch (req->op) {
 	case BLOCK_READ:
 		rw_start(req, LOOP_IO_READ, 0);
@@ -419,8 +431,8 @@ static void file_submit(struct block_node *node, struct block_req *req)
 	case BLOCK_WRITE_ZEROES:
 		zeroes_start(req);
 		break;
-	default:
-		block_done_later(req, -EINVAL);
+	case BLOCK_FLUSH:
+		break;
 	}
 }
 
@@ -453,11 +465,11 @@ void file_register_all(struct file_node *f, bool on)
 	}
 }
 
-/* The entry of @loop (NULL: a free one), with f->lock held. */
-static struct file_loop *find_loop(struct file_node *f, const struct loop *loop)
+/* With f->lock held. */
+static struct file_loop *free_entry(struct file_node *f)
 {
 	for (unsigned int i = 0; i < FILE_MAX_LOOPS; i++)
-		if (f->loops[i].loop == loop)
+		if (!f->loops[i].loop)
 			return &f->loops[i];
 	return NULL;
 }
@@ -467,10 +479,10 @@ static int file_attach(struct block_node *node, struct loop *loop, struct hako_e
 	struct registration r = {.f = container_of(node, struct file_node, node)};
 
 	pthread_mutex_lock(&r.f->lock);
-	r.fl = find_loop(r.f, loop);
+	r.fl = file_find_loop(r.f, loop);
 	if (r.fl) {
 		r.fl->refs++;
-	} else if ((r.fl = find_loop(r.f, NULL)) != NULL) {
+	} else if ((r.fl = free_entry(r.f)) != NULL) {
 		/* Without an entry it works as well, only slower. */
 		unsigned int n = (unsigned int)(r.fl - r.f->loops) + 1;
 
@@ -489,7 +501,7 @@ static void file_detach(struct block_node *node, struct loop *loop)
 	struct registration r = {.f = container_of(node, struct file_node, node)};
 
 	pthread_mutex_lock(&r.f->lock);
-	r.fl = find_loop(r.f, loop);
+	r.fl = file_find_loop(r.f, loop);
 	if (r.fl && !--r.fl->refs) {
 		loop_call(loop, unregister_files, &r);
 		__atomic_store_n(&r.fl->loop, NULL, __ATOMIC_RELEASE);
@@ -519,7 +531,8 @@ static int file_create(struct object *obj, struct hako_error *err)
 	if (ret < 0)
 		return ret;
 	pthread_mutex_init(&f->lock, NULL);
-	pthread_mutex_init(&f->bounce_lock, NULL);
+	pthread_mutex_init(&f->apart_lock, NULL);
+	pthread_mutex_init(&f->waiting_lock, NULL);
 	pthread_mutex_init(&f->length_lock, NULL);
 	return 0;
 }
@@ -529,7 +542,8 @@ static void file_destroy(struct object *obj)
 	struct file_node *f = container_of(obj, struct file_node, node.obj);
 
 	pthread_mutex_destroy(&f->lock);
-	pthread_mutex_destroy(&f->bounce_lock);
+	pthread_mutex_destroy(&f->apart_lock);
+	pthread_mutex_destroy(&f->waiting_lock);
 	pthread_mutex_destroy(&f->length_lock);
 	file_close(f);
 	block_node_free(&f->node);

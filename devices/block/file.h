@@ -17,6 +17,8 @@ struct file_loop {
 	struct loop *loop; /* atomic; NULL: free */
 	unsigned int refs;
 	int fixed;
+	unsigned int
+		nwrites; /* atomic: with O_DIRECT, writes under way that file_write_begin() has let pass */
 };
 
 struct file_node {
@@ -34,10 +36,14 @@ struct file_node {
 	unsigned int does, forbids; /* IMAGE_LOCK_* that it has */
 	bool no_discard, no_punch, no_zero_range; /* atomic: found to be unsupported */
 	pthread_mutex_t lock;			  /* for changes of loops */
-	pthread_mutex_t bounce_lock;		  /* file_bounce(): one write at a time */
+	pthread_mutex_t apart_lock;		  /* file_write_apart(): one write at a time */
 	pthread_mutex_t length_lock;		  /* for changes of node.length */
 	struct file_loop loops[FILE_MAX_LOOPS];
-	unsigned int nloops; /* atomic: entries that have ever been in use */
+	unsigned int nloops;	  /* atomic: entries that have ever been in use */
+	unsigned int nwrites;	  /* atomic: those of loops without an entry */
+	unsigned int nragged;	  /* atomic: writes of parts of blocks, waiting or under way */
+	struct block_req *ragged; /* those that wait for all others to end; waiting_lock */
+	pthread_mutex_t waiting_lock;
 };
 
 /** Open the file that the options name, and find out its size and alignments. On failure nothing stays open. */
@@ -52,11 +58,20 @@ void file_unuse(struct block_node *node);
 int file_reopen(struct block_node *node, bool read_only, struct hako_error *err);
 
 /**
- * file_bounce.c: with O_DIRECT, what file_takes_direct() says no to. Blocks. @flags: pwritev2()'s. All bytes of @iov, or a negative errno;
- * reads beyond the end give zeroes.
+ * file_bounce.c: with O_DIRECT, what file_takes_direct() says no to. Blocks. 0: all bytes of @iov, or a negative errno; reads beyond
+ * the end give zeroes.
  */
-int file_bounce(struct file_node *f, bool write, uint64_t offset, const struct iovec *iov, int niov,
-		int flags);
+int file_bounce(struct file_node *f, bool write, uint64_t offset, const struct iovec *iov,
+		int niov);
+
+/**
+ * The same file: with O_DIRECT, a write of a part of a block reads the block first; nothing else may write to it until it is written
+ * again. True: @req, which changes the file, may start at once and calls file_write_end() when it ends. False: it has to go by
+ * file_write_apart(), which performs it, blocking in a thread of the pool, and completes it. In the request's loop.
+ */
+bool file_write_begin(struct file_node *f, struct block_req *req);
+void file_write_end(struct file_node *f, struct block_req *req);
+void file_write_apart(struct file_node *f, struct block_req *req);
 
 /** file_slow.c: block_ops.sync, status, resize. */
 int file_sync(struct block_node *node, struct block_req *req);
@@ -68,6 +83,8 @@ int file_resize(struct block_node *node, uint64_t length, enum block_prealloc pr
 bool file_takes_direct(const struct file_node *f, uint64_t offset, const struct iovec *iov,
 		       int niov);
 int file_check_request(const struct file_node *f, const struct block_req *req);
+/** The entry of @loop, or NULL. */
+struct file_loop *file_find_loop(struct file_node *f, const struct loop *loop);
 int file_zero_mode(const struct file_node *f, const struct block_req *req);
 bool file_zero_retry(struct file_node *f, int mode, int res);
 bool file_discard_range(const struct file_node *f, const struct block_req *req, uint64_t *start,

@@ -14,7 +14,7 @@ static int rw_piece(struct file_node *f, bool write, uint64_t offset, uint8_t *b
 	const struct iovec iov = {buf, len};
 
 	if (f->node.opts.direct && !file_takes_direct(f, offset, &iov, 1))
-		return MIN(file_bounce(f, write, offset, &iov, 1, 0), 0);
+		return file_bounce(f, write, offset, &iov, 1);
 	while (len) {
 		ssize_t n = write ? pwrite(f->fd, buf, len, offset)
 				  : pread(f->fd, buf, len, offset);
@@ -42,11 +42,13 @@ static int rw_piece(struct file_node *f, bool write, uint64_t offset, uint8_t *b
 static int rw_sync(struct file_node *f, const struct block_req *req)
 {
 	uint64_t offset = req->offset;
+	bool write = req->op == BLOCK_WRITE;
 	int ret = 0;
 
+	if (f->node.opts.direct && !file_takes_direct(f, offset, req->iov, req->niov))
+		return file_bounce(f, write, offset, req->iov, req->niov);
 	for (int i = 0; i < req->niov && ret == 0; i++) {
-		ret = rw_piece(f, req->op == BLOCK_WRITE, offset, req->iov[i].iov_base,
-			       req->iov[i].iov_len);
+		ret = rw_piece(f, write, offset, req->iov[i].iov_base, req->iov[i].iov_len);
 		offset += req->iov[i].iov_len;
 	}
 	return ret;

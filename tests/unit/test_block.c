@@ -364,6 +364,19 @@ static void submit_neighbours(void *arg)
 		req_submit(&neighbour[i]);
 }
 
+static void run_neighbours(void)
+{
+	for (int i = 0; i < NEIGHBOURS; i++)
+		sem_init(&neighbour[i].done, 0, 0);
+	loop_call(loop, submit_neighbours, NULL);
+	for (int i = 0; i < NEIGHBOURS; i++) {
+		while (sem_wait(&neighbour[i].done) < 0)
+			;
+		ck_assert_int_eq(neighbour[i].res, 0);
+		sem_destroy(&neighbour[i].done);
+	}
+}
+
 static void write_neighbours(struct block_node *node, uint8_t *data, size_t size)
 {
 	size_t at = 0;
@@ -386,16 +399,9 @@ static void write_neighbours(struct block_node *node, uint8_t *data, size_t size
 				.loop = loop},
 			.node = node,
 		};
-		sem_init(&neighbour[i].done, 0, 0);
 		at += len;
 	}
-	loop_call(loop, submit_neighbours, NULL);
-	for (int i = 0; i < NEIGHBOURS; i++) {
-		while (sem_wait(&neighbour[i].done) < 0)
-			;
-		ck_assert_int_eq(neighbour[i].res, 0);
-		sem_destroy(&neighbour[i].done);
-	}
+	run_neighbours();
 }
 
 START_TEST(neighbours_keep_their_bytes)
@@ -421,6 +427,55 @@ START_TEST(neighbours_keep_their_bytes)
 	}
 	ck_assert_int_eq(stat(image, &st), 0);
 	ck_assert_int_eq(st.st_size, size);
+	close_image(node);
+	free(data);
+	free(got);
+	tear_down();
+}
+END_TEST
+
+/* Whole blocks and parts of the same ones are written at once, with the same data: none of it becomes what it was before. */
+START_TEST(parts_keep_to_themselves)
+{
+	enum {
+		PARTS = 32,
+		SIZE = PARTS * 4096
+	};
+	static const struct {
+		enum block_op op;
+		uint8_t value;
+	} kinds[] = {{BLOCK_WRITE, 0xa5}, {BLOCK_WRITE_ZEROES, 0}};
+	uint8_t *data = aligned_alloc(4096, SIZE), *got = malloc(SIZE);
+	struct iovec whole = {data, SIZE};
+	struct block_node *node;
+
+	set_up(_i);
+	make_image(SIZE);
+	node = open_image(_i, "");
+	for (int turn = 0; turn < 200; turn++) {
+		int kind = turn & 1;
+
+		memset(data, kinds[kind].value, SIZE);
+		for (int i = 0; i < NEIGHBOURS; i++) {
+			bool all = i % 20 == 10;
+			uint64_t at = i % PARTS * 4096 + 100;
+
+			neighbour_iov[i] = (struct iovec){data + at, 1000};
+			neighbour[i] = (struct test_req){
+				.req = {.op = all ? kinds[kind].op : BLOCK_WRITE,
+					.offset = all ? 0 : at,
+					.bytes = all ? SIZE : 1000,
+					.iov = all ? &whole : &neighbour_iov[i],
+					.niov = 1,
+					.done = req_done,
+					.loop = loop},
+				.node = node,
+			};
+		}
+		run_neighbours();
+		read_back(image, got, SIZE);
+		ck_assert_int_eq(memcmp(got, data, SIZE), 0);
+	}
 	close_image(node);
 	free(data);
 	free(got);
@@ -639,7 +694,8 @@ int main(void)
 		size_is_rounded_up,	      bad_requests_are_refused,
 		random_requests_file,	      many_pieces,
 		random_requests_block_device, discard_frees_space,
-		neighbours_keep_their_bytes,  end_within_a_block,
+		neighbours_keep_their_bytes,  parts_keep_to_themselves,
+		end_within_a_block,
 	};
 	const TTest *const engines_only[] = {
 		bad_files_are_refused,
