@@ -92,16 +92,17 @@ static void served(struct loop_work *work)
 {
 	struct slot *slot = container_of(work, struct slot, work);
 	struct virtio_9p *dev = slot->dev;
-	bool version = slot == dev->version;
+	bool version = slot == dev->version, full = !dev->free;
 
 	slot->next = NULL;
 	answer(slot);
-	if (version) {
+	if (version)
 		dev->version = NULL;
-		take_all(&dev->vdev.vq[0]);
-	} else if (dev->version && dev->nbusy == 1) {
+	else if (dev->version && dev->nbusy == 1)
 		loop_work_submit(dev->vdev.vq[0].loop, &dev->version->work);
-	}
+	/* Whoever stopped taking before the ring was empty has not asked for a doorbell. */
+	if (version || full)
+		take_all(&dev->vdev.vq[0]);
 }
 
 /* Tflush: oldtag[2] */

@@ -173,6 +173,62 @@ START_TEST(pause_and_reset)
 }
 END_TEST
 
+/* A message and the room for its answer in a table of their own, as Linux has them: one descriptor of the ring. */
+static void post_indirect(uint16_t tag)
+{
+	static struct p9_msg m;
+	struct vring_desc *table;
+	struct vdrv_buf out, in = vdrv_buf(&drv, 256), t = vdrv_buf(&drv, 2 * sizeof(*table));
+	uint16_t head = next_head();
+
+	p9_build(&m, P9_TGETATTR, tag, "dq", 0, 0ull);
+	out = vdrv_buf(&drv, m.len);
+	memcpy(vdrv_ptr(&drv, out.gpa, out.len), m.data, m.len);
+	table = vdrv_ptr(&drv, t.gpa, t.len);
+	table[0] = (struct vring_desc){out.gpa, out.len, VRING_DESC_F_NEXT, 1};
+	table[1] = (struct vring_desc){in.gpa, in.len, VRING_DESC_F_WRITE, 0};
+	vdrv_desc(&q, head, t.gpa, t.len, VRING_DESC_F_INDIRECT, 0);
+	q.next_desc++;
+	vdrv_post(&q, head);
+}
+
+/* The doorbell, if the device has asked for one (2.7.13.4.1). */
+static void kick_if_wanted(uint16_t old)
+{
+	const void *event = &q.used->ring[q.size];
+
+	if (vring_need_event(READ_ONCE(*(const uint16_t *)event), q.avail_idx, old))
+		vdrv_kick(&q);
+}
+
+/* As many requests as the ring has, all in hand; and then one more. */
+START_TEST(full_ring)
+{
+	uint16_t size, old;
+	uint32_t id, len;
+
+	open_device();
+	vdrv_write(&drv, VIRTIO_MMIO_STATUS, 0);
+	ck_assert(vdrv_negotiate(&drv, 1 | BIT64(VIRTIO_RING_F_EVENT_IDX) |
+					       BIT64(VIRTIO_RING_F_INDIRECT_DESC)));
+	vdrv_write(&drv, VIRTIO_MMIO_QUEUE_SEL, 0);
+	size = vdrv_read(&drv, VIRTIO_MMIO_QUEUE_NUM_MAX);
+	vdrv_queue(&drv, &q, 0, size);
+	vdrv_go(&drv);
+	begin_session();
+	for (int round = 0; round < 5; round++) {
+		old = q.avail_idx;
+		for (uint16_t i = 0; i < size; i++)
+			post_indirect(i);
+		kick_if_wanted(old);
+		for (uint16_t i = 0; i < size; i++)
+			ck_assert_msg(vdrv_wait(&q, &id, &len), "round %d: %u of %u", round, i,
+				      size);
+	}
+	close_device();
+}
+END_TEST
+
 START_TEST(broken_driver)
 {
 	struct vdrv_buf out, in;
@@ -206,6 +262,7 @@ int main(void)
 	tcase_add_test(tc, flush_comes_behind);
 	tcase_add_test(tc, version_is_served_alone);
 	tcase_add_test(tc, pause_and_reset);
+	tcase_add_test(tc, full_ring);
 	tcase_add_test(tc, broken_driver);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_ENV);
