@@ -109,6 +109,18 @@ $O/hako: $(CLI_OBJ) $O/libhako.o
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
+# --- process 1 of hako exec's guests, which the program carries in itself ------------------------
+EXEC_INIT := $O/exec-init
+EXEC_INIT_CFLAGS := -std=gnu11 -Os $(WARN) -ffreestanding -fno-stack-protector -fcf-protection=none \
+  -fno-pic -fno-asynchronous-unwind-tables -static -nostdlib -s -Wl,--build-id=none \
+  -Wl,-z,noexecstack,-z,noseparate-code
+$(EXEC_INIT): vmm/cli/guest/init.c vmm/cli/guest/sys.h vmm/cli/exec_proto.h $O/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(EXEC_INIT_CFLAGS) -o $@ $<
+$O/obj/vmm/cli/exec_init.o: $(EXEC_INIT)
+$O/obj/vmm/cli/exec_init.o: CFLAGS_ALL += -DEXEC_INIT='"$(EXEC_INIT)"'
+
 # --- unit tests ------------------------------------------------------------------------------
 $O/unit/%: $O/obj/tests/unit/%.o $O/libhako.o
 	@mkdir -p $(@D)

@@ -80,7 +80,7 @@ static const char script[] =
 	"\thelp)\n"
 	"\t\tmapfile -t COMPREPLY < <(compgen -W \"$_hako_commands machine device blockdev netdev "
 	"chardev fsdev\" -- \"$cur\") ;;\n"
-	"\t--kernel|--initrd|--disk|--pidfile|--log)\n"
+	"\t--kernel|--initrd|--disk|--pidfile|--log|--root|--rw)\n"
 	"\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\") ;;\n"
 	"\t--net)\n"
 	"\t\tmapfile -t COMPREPLY < <(compgen -W \"none $_hako_netdev\" -- \"$cur\") ;;\n"
@@ -107,6 +107,7 @@ int cli_completion(int argc, char **argv)
 	printf("'\n_hako_run_options='");
 	print_option_names(vm_config_options, "--%s ");
 	print_option_names(cli_run_options, "--%s ");
+	print_option_names(cli_exec_options, "--%s ");
 	printf("'\n");
 	for (int i = 0; i < CLASS_KINDS; i++)
 		print_classes(i, kinds[i]);

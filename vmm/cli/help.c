@@ -141,6 +141,20 @@ static int help_run(void)
 	return 0;
 }
 
+static int help_exec(void)
+{
+	printf("hako exec [--OPTION VALUE]... [--] COMMAND...\n\n"
+	       "Run a command in a guest over the host's own files, in the current directory, with this\n"
+	       "environment, input, output and terminal. What the guest writes is lost, but for the\n"
+	       "directories that --rw names. The command is root there, with the rights of the user here.\n"
+	       "On a terminal, Ctrl-] typed three times ends the guest.\n\n"
+	       "Options (and those of \"hako run\", but for initrd, console and no-reboot):\n\n");
+	cli_print_options(cli_exec_options, "--");
+	printf("\nExit status: the command's; 128 and a signal's number if that ended it; 125 after an\n"
+	       "error of hako or its guest, 126 if the command cannot be executed, 127 if there is none.\n");
+	return 0;
+}
+
 static int help_all(void)
 {
 	printf("hako %s: a virtual machine monitor for KVM\n\nCommands:\n\n", hako_version());
@@ -185,6 +199,8 @@ static int help_man(const char *page)
 	printf(".SH OPTIONS OF HAKO RUN\n");
 	man_options(vm_config_options, "--");
 	man_options(cli_run_options, "--");
+	printf(".SH OPTIONS OF HAKO EXEC\nThose of\n.B hako run\nbut for initrd, console and no\\-reboot, and:\n");
+	man_options(cli_exec_options, "--");
 	for (int kind = 0; kind < CLASS_KINDS; kind++) {
 		printf(".SH CLASSES: %s\n%s.\n", kinds[kind].name, kinds[kind].title);
 		class_for_each(pos) {
@@ -210,6 +226,8 @@ int cli_help(int argc, char **argv)
 		return help_all();
 	if (!strcmp(topic, "run"))
 		return help_run();
+	if (!strcmp(topic, "exec"))
+		return help_exec();
 	if (!strcmp(topic, "man"))
 		return help_man(argc > 2 ? argv[2] : NULL);
 	for (int i = 0; i < CLASS_KINDS; i++)

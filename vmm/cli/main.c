@@ -7,6 +7,8 @@ const struct cli_command cli_commands[] = {
 	{"run", "[IMAGE] [--OPTION VALUE]...", "run a virtual machine", cli_run},
 	{"img", "COMMAND [OPTION]... IMAGE...", "create, examine, convert disk images", cli_img},
 	{"io", "[OPTION]... [IMAGE]", "read and write disk images by commands", cli_io},
+	{"exec", "[--OPTION VALUE]... [--] COMMAND...",
+	 "run a command in a guest over the host's own files", cli_exec},
 	{"doctor", "", "check what this host offers, and what could be better", cli_doctor},
 	{"help", "[COMMAND | CLASS-KIND [CLASS]]", "explain commands, devices and their options",
 	 cli_help},

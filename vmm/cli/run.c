@@ -34,35 +34,9 @@ struct run {
 	int signal_fd;
 };
 
-static const struct option *find(const struct option *table, const char *name)
-{
-	for (; table->name; table++)
-		if (!strcmp(table->name, name))
-			return table;
-	return NULL;
-}
-
-static int unknown(const char *name, struct hako_error *err)
-{
-	const char *names[64];
-	const char *nearest;
-	size_t n = 0;
-
-	for (const struct option *o = vm_config_options; o->name && n < 50; o++)
-		names[n++] = o->name;
-	for (const struct option *o = cli_run_options; o->name && n < 63; o++)
-		names[n++] = o->name;
-	names[n] = NULL;
-	nearest = str_nearest(name, names);
-	if (nearest)
-		return error_set(err, -EINVAL, "--%s: no such option (did you mean --%s?)", name,
-				 nearest);
-	return error_set(err, -EINVAL, "--%s: no such option (see \"hako help run\")", name);
-}
-
 static int set(struct run *run, const char *name, const char *value, struct hako_error *err)
 {
-	const struct option *own = find(cli_run_options, name);
+	const struct option *own = cli_find_option(cli_run_options, name);
 
 	if (own) {
 		int r = option_set(own, &run->config, value, err);
@@ -76,32 +50,9 @@ static int set(struct run *run, const char *name, const char *value, struct hako
 	return hako_vm_set(run->vm, name, value, err);
 }
 
-/* One option with its value, from "--name=value", "--name value" or "--flag". Returns how many arguments that took. */
-static int parse_option(struct run *run, int argc, char **argv, struct hako_error *err)
+static int set_option(void *opaque, const char *name, const char *value, struct hako_error *err)
 {
-	const char *value = strchr(argv[0], '=');
-	const struct option *opt;
-	char name[32];
-	int r, used = 1;
-
-	snprintf(name, sizeof(name), "%.*s", value ? (int)(value - argv[0] - 2) : 30, argv[0] + 2);
-	opt = find(vm_config_options, name);
-	if (!opt)
-		opt = find(cli_run_options, name);
-	if (!opt)
-		return unknown(name, err);
-	if (value) {
-		value++;
-	} else if (opt->type == OPTION_BOOL) {
-		value = "on";
-	} else if (argc > 1) {
-		value = argv[1];
-		used = 2;
-	} else {
-		return error_set(err, -EINVAL, "--%s: a value is missing (%s)", name, opt->help);
-	}
-	r = set(run, name, value, err);
-	return r ? r : used;
+	return set(opaque, name, value, err);
 }
 
 static int parse(struct run *run, int argc, char **argv, struct hako_error *err)
@@ -112,7 +63,8 @@ static int parse(struct run *run, int argc, char **argv, struct hako_error *err)
 		int n = 1;
 
 		if (!strncmp(argv[i], "--", 2) && argv[i][2]) {
-			n = parse_option(run, argc - i, argv + i, err);
+			n = cli_parse_option(cli_run_options, argc - i, argv + i, set_option, run,
+					     err);
 		} else if (argv[i][0] == '-' && argv[i][1]) {
 			n = error_set(err, -EINVAL,
 				      "%s: options start with two dashes (see \"hako help run\")",
