@@ -31,6 +31,7 @@ static const struct {
 	{"blk", test_blk},
 	{"blkbench", test_blkbench},
 	{"net", test_net},
+	{"net-peer", test_net_peer},
 	{"netbench", test_netbench},
 	{"rng", test_rng},
 	{"console", test_console},

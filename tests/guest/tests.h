@@ -17,6 +17,7 @@ void test_pvpanic(void);
 void test_blk(void);
 void test_blkbench(void);
 void test_net(void);
+void test_net_peer(void);
 void test_netbench(void);
 void test_rng(void);
 void test_console(void);
