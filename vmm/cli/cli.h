@@ -7,6 +7,7 @@
 
 int cli_run(int argc, char **argv);
 int cli_exec(int argc, char **argv);
+int cli_test(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_help(int argc, char **argv);
 int cli_completion(int argc, char **argv);
@@ -30,8 +31,8 @@ struct cli_run_config {
 };
 extern const struct option cli_run_options[];
 
-/* What `hako exec` has. */
-extern const struct option cli_exec_options[];
+/* What `hako exec` and `hako test` have. */
+extern const struct option cli_exec_options[], cli_test_options[];
 
 /** The option of @table with that name, or NULL. */
 const struct option *cli_find_option(const struct option *table, const char *name);

@@ -108,6 +108,7 @@ int cli_completion(int argc, char **argv)
 	print_option_names(vm_config_options, "--%s ");
 	print_option_names(cli_run_options, "--%s ");
 	print_option_names(cli_exec_options, "--%s ");
+	print_option_names(cli_test_options, "--%s ");
 	printf("'\n");
 	for (int i = 0; i < CLASS_KINDS; i++)
 		print_classes(i, kinds[i]);

@@ -155,6 +155,19 @@ static int help_exec(void)
 	return 0;
 }
 
+static int help_test(void)
+{
+	printf("hako test [--OPTION VALUE]... FILE...\n\n"
+	       "Boot each FILE, a kernel, in a virtual machine of its own, several at once, and print TAP.\n"
+	       "A guest has passed if it writes 0 to isa-debug-exit (port 0xf4; 77: it is skipped), or, if it\n"
+	       "ends in another way, by what its serial console says: TAP (the kernel's KUnit), or lines that\n"
+	       "begin with PASS, FAIL and SKIP.\n\n"
+	       "Options (and those of \"hako run\", but for kernel, console and no-reboot):\n\n");
+	cli_print_options(cli_test_options, "--");
+	printf("\nExit status: 0 if no guest failed, else 1.\n");
+	return 0;
+}
+
 static int help_all(void)
 {
 	printf("hako %s: a virtual machine monitor for KVM\n\nCommands:\n\n", hako_version());
@@ -201,6 +214,8 @@ static int help_man(const char *page)
 	man_options(cli_run_options, "--");
 	printf(".SH OPTIONS OF HAKO EXEC\nThose of\n.B hako run\nbut for initrd, console and no\\-reboot, and:\n");
 	man_options(cli_exec_options, "--");
+	printf(".SH OPTIONS OF HAKO TEST\nThose of\n.B hako run\nbut for kernel, console and no\\-reboot, and:\n");
+	man_options(cli_test_options, "--");
 	for (int kind = 0; kind < CLASS_KINDS; kind++) {
 		printf(".SH CLASSES: %s\n%s.\n", kinds[kind].name, kinds[kind].title);
 		class_for_each(pos) {
@@ -228,6 +243,8 @@ int cli_help(int argc, char **argv)
 		return help_run();
 	if (!strcmp(topic, "exec"))
 		return help_exec();
+	if (!strcmp(topic, "test"))
+		return help_test();
 	if (!strcmp(topic, "man"))
 		return help_man(argc > 2 ? argv[2] : NULL);
 	for (int i = 0; i < CLASS_KINDS; i++)

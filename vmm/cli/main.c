@@ -9,6 +9,8 @@ const struct cli_command cli_commands[] = {
 	{"io", "[OPTION]... [IMAGE]", "read and write disk images by commands", cli_io},
 	{"exec", "[--OPTION VALUE]... [--] COMMAND...",
 	 "run a command in a guest over the host's own files", cli_exec},
+	{"test", "[--OPTION VALUE]... FILE...", "run kernels that test something, with TAP output",
+	 cli_test},
 	{"doctor", "", "check what this host offers, and what could be better", cli_doctor},
 	{"help", "[COMMAND | CLASS-KIND [CLASS]]", "explain commands, devices and their options",
 	 cli_help},
