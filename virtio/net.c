@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The virtio network card (virtio 1.2, section 5.1): features, configuration space, its life. net_io.c moves the packets. */
+#include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
 #include <stdlib.h>
 
 #include "virtio/net.h"
@@ -60,6 +62,14 @@ static const struct net_feature features[] = {
 	 1ull << VIRTIO_NET_F_HOST_ECN | 1ull << VIRTIO_NET_F_HOST_UFO |   \
 	 1ull << VIRTIO_NET_F_HOST_USO)
 
+/* Features that are between card and driver, whatever a vhost-user back end says. It would not learn of offloads that change. */
+#define NET_CARDS_OWN                                                                            \
+	(1ull << VIRTIO_NET_F_MAC | 1ull << VIRTIO_NET_F_STATUS | 1ull << VIRTIO_NET_F_CTRL_VQ | \
+	 1ull << VIRTIO_NET_F_CTRL_RX | 1ull << VIRTIO_NET_F_CTRL_VLAN |                         \
+	 1ull << VIRTIO_NET_F_CTRL_RX_EXTRA | 1ull << VIRTIO_NET_F_CTRL_MAC_ADDR |               \
+	 1ull << VIRTIO_NET_F_GUEST_ANNOUNCE | 1ull << VIRTIO_NET_F_MQ |                         \
+	 1ull << VIRTIO_NET_F_MTU | 1ull << VIRTIO_NET_F_SPEED_DUPLEX)
+
 /* Features that come with more than one queue pair. */
 #define NET_SEVERAL (1ull << VIRTIO_NET_F_MQ | 1ull << VIRTIO_NET_F_RSS)
 
@@ -89,12 +99,14 @@ static uint64_t net_features(struct virtio_device *vdev)
 	}
 	if (net->max_pairs == 1)
 		f &= ~NET_SEVERAL;
-	if (!(f & NET_GUEST_OFFLOADS))
+	if (!(f & NET_GUEST_OFFLOADS) || be->vhost_user)
 		f &= ~(1ull << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
 	if (net->host_mtu)
 		f |= 1ull << VIRTIO_NET_F_MTU;
 	if (net->speed || net->duplex)
 		f |= 1ull << VIRTIO_NET_F_SPEED_DUPLEX;
+	if (be->vhost_user)
+		f &= be->vhost_features | NET_CARDS_OWN;
 	return f;
 }
 
@@ -373,6 +385,8 @@ static void net_stop(struct virtio_device *vdev)
 		loop_call(net->pair[i].loop, net_pair_stop, &net->pair[i]);
 		net_pair_free(&net->pair[i]);
 	}
+	if (net->backend->ops->reset)
+		net->backend->ops->reset(net->backend);
 	WRITE_ONCE(net->pairs, 1);
 	net->rss = (struct net_rss){0};
 	net_filter_reset(net);
@@ -580,6 +594,11 @@ static int net_choose_loops(struct virtio_net *net, struct hako_error *err)
 	unsigned int n = 0;
 	int ret = names ? 0 : error_errno(err, -ENOMEM, "iothread");
 
+	if (!ret && net->iothread && net->backend->loop)
+		ret = error_set(err, -EINVAL,
+				"iothread=%s: this network's queues are served elsewhere",
+				net->iothread);
+
 	name = names ? strtok_r(names, ":", &save) : NULL;
 	do {
 		if (!ret)
@@ -590,7 +609,7 @@ static int net_choose_loops(struct virtio_net *net, struct hako_error *err)
 		ret = error_set(err, -EINVAL, "iothread=%s: %s=on needs all queues in one thread",
 				net->iothread, net->on.rss ? "rss" : "hash");
 	for (unsigned int i = 0; i < net->max_pairs && !ret; i++)
-		net->pair[i].loop = loop[i % n];
+		net->pair[i].loop = net->backend->loop ?: loop[i % n];
 	free(names);
 	return ret;
 }
@@ -639,6 +658,19 @@ static void net_free_vhost(struct virtio_net *net)
 	}
 }
 
+/* Rings that a vhost-user back end knows. */
+static int net_fit_rings(struct virtio_net *net, struct hako_error *err)
+{
+	uint64_t f = net->backend->vhost_features;
+	struct virtio_device *vdev = &net->vdev;
+
+	if (vdev->opt.packed && !(f & 1ull << VIRTIO_F_RING_PACKED))
+		return error_set(err, -EOPNOTSUPP, "packed=on: the back end knows no packed rings");
+	vdev->opt.event_idx &= !!(f & 1ull << VIRTIO_RING_F_EVENT_IDX);
+	vdev->opt.indirect_desc &= !!(f & 1ull << VIRTIO_RING_F_INDIRECT_DESC);
+	return 0;
+}
+
 /* All pairs or none: what the kernel can not do, the program does, unless the user insists. */
 static int net_open_vhost(struct virtio_net *net, struct hako_error *err)
 {
@@ -647,13 +679,18 @@ static int net_open_vhost(struct virtio_net *net, struct hako_error *err)
 	int ret = 0;
 
 	/* This kernel interface knows no hashes. */
-	if (be->vhost_fd && (net->on.rss || net->on.hash))
+	if ((be->vhost_fd || be->vhost_user) && (net->on.rss || net->on.hash))
 		ret = error_set(&why, -EOPNOTSUPP, "%s=on does not go with vhost",
 				net->on.rss ? "rss" : "hash");
-	for (unsigned int i = 0; i < net->max_pairs && be->vhost_fd && !ret; i++) {
+	if (be->vhost_user && !ret)
+		ret = net_fit_rings(net, &why);
+	for (unsigned int i = 0; i < net->max_pairs && (be->vhost_fd || be->vhost_user) && !ret;
+	     i++) {
 		struct net_pair *p = &net->pair[i];
 
 		ret = vhost_net_new(&p->vhost, be, i, p->rx.vq, p->tx, &p->failed, &why);
+		if (!ret)
+			p->vhost->mtu = net->host_mtu;
 	}
 	if (!ret)
 		return 0;
@@ -668,11 +705,13 @@ static void net_destroy(struct object *obj)
 {
 	struct virtio_net *net = (struct virtio_net *)obj;
 
+	/* A loop of the backend's own does not end with our queues. */
+	if (net->backend->loop)
+		netdev_detach(net->backend);
 	virtio_device_free(&net->vdev);
 	net_free_vhost(net);
 	free(net->pair);
-	net->backend->client = net->backend->card = NULL;
-	net->backend->client_ops = NULL;
+	netdev_detach(net->backend);
 }
 
 static int net_create(struct object *obj, struct hako_error *err)
@@ -683,14 +722,13 @@ static int net_create(struct object *obj, struct hako_error *err)
 	if (ret)
 		return ret;
 	net->link = net->backend->link_down ? 0 : VIRTIO_NET_S_LINK_UP;
+	net->host_mtu = net->host_mtu ?: net->backend->mtu;
 	net_set_mac(net, net->mac_opt);
 	net_filter_reset(net);
 	ret = net_create_queues(net, err);
 	if (ret)
 		return ret;
-	net->backend->card = obj;
-	net->backend->client = net;
-	net->backend->client_ops = &net_client;
+	netdev_attach(net->backend, obj, &net_client, net);
 	ret = net_open_vhost(net, err) ?: virtio_device_attach(&net->vdev, err);
 	if (ret)
 		net_destroy(obj);

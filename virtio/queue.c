@@ -226,12 +226,15 @@ static bool arm_ring(struct loop_poller *poller)
 static bool start_server(struct virtqueue *vq)
 {
 	struct hako_error err = {0};
+	int ret;
 
 	if (!vq->server || READ_ONCE(vq->vdev->broken))
 		return false;
-	if (vq->server->ops->start(vq->server, vq, &err)) {
-		vm_log(vq->vdev->obj.vm, "%s: queue %u: %s", vq->vdev->ops->name, vq->index,
-		       err.message);
+	ret = vq->server->ops->start(vq->server, vq, &err);
+	if (ret) {
+		if (ret != -ENOTCONN)
+			vm_log(vq->vdev->obj.vm, "%s: queue %u: %s", vq->vdev->ops->name, vq->index,
+			       err.message);
 		return false;
 	}
 	WRITE_ONCE(vq->served, true);
@@ -372,8 +375,11 @@ void virtq_set_server(struct virtqueue *vq, struct virtq_server *server)
 	bool serves = vq->running && !vq->draining;
 
 	stop_server(vq);
-	if (serves)
+	if (serves) {
 		stop_listening(vq);
+		virtq_flush(
+			vq); /* what this turn has returned: the server starts from the used ring in memory */
+	}
 	WRITE_ONCE(vq->server, server);
 	if (serves && !start_server(vq))
 		listen(vq);

@@ -12,9 +12,14 @@
 static int call(struct vhost_dev *dev, unsigned long request, void *arg, const char *what,
 		struct hako_error *err)
 {
-	if (ioctl(dev->fd, request, arg) < 0)
-		return error_errno(err, -errno, "vhost: %s", what);
-	return 0;
+	int ret = dev->ops->call(dev, request, arg);
+
+	return ret ? error_errno(err, ret, "vhost: %s", what) : 0;
+}
+
+int vhost_ioctl(struct vhost_dev *dev, unsigned long request, void *arg)
+{
+	return ioctl(dev->fd, request, arg) < 0 ? -errno : 0;
 }
 
 /* --- device ------------------------------------------------------------------------------------ */
@@ -30,7 +35,7 @@ int vhost_open(struct vhost_dev *dev, uint64_t needed, struct hako_error *err)
 		ret = call(dev, VHOST_GET_FEATURES, &dev->features, "features", err);
 	missing = (needed | dev->extra) & ~dev->features;
 	if (!ret && missing)
-		ret = error_set(err, -EOPNOTSUPP, "vhost: this kernel lacks features %#llx",
+		ret = error_set(err, -EOPNOTSUPP, "vhost: the back end lacks features %#llx",
 				(unsigned long long)missing);
 	return ret;
 }
@@ -177,7 +182,8 @@ static int queue_start(struct virtq_server *server, struct virtqueue *vq, struct
 		error_errno(err, ret, "vhost: start");
 	if (ret) {
 		detach(q);
-		dev->ops->failed(q);
+		if (dev->ops->failed)
+			dev->ops->failed(q);
 		return ret;
 	}
 	dev->running++;
@@ -201,10 +207,21 @@ static void queue_stop(struct virtq_server *server, struct virtqueue *vq)
 		return;
 	}
 	/* What it has taken it has returned: the driver's copy of the index is right, and if the driver has changed it, it is his queue. */
-	vq->last_avail = base.num;
-	vq->used_idx = le16toh(__atomic_load_n(&vq->used->idx, __ATOMIC_ACQUIRE));
+	vq->last_avail = vq->used_idx = base.num;
+	if (!vq->packed)
+		vq->used_idx = le16toh(__atomic_load_n(&vq->used->idx, __ATOMIC_ACQUIRE));
 	/* An interrupt that is still on its way. */
 	if (!eventfd_read(q->call_fd, &count))
+		vq->vdev->transport_ops->notify_queue(vq->vdev, vq);
+}
+
+void vhost_interrupt(struct virtqueue *vq)
+{
+	int fd = READ_ONCE(vq->notify_fd);
+
+	if (fd >= 0)
+		eventfd_write(fd, 1);
+	else
 		vq->vdev->transport_ops->notify_queue(vq->vdev, vq);
 }
 
@@ -212,17 +229,12 @@ static void queue_reroute(struct virtq_server *server, struct virtqueue *vq)
 {
 	struct vhost_queue *q = container_of(server, struct vhost_queue, server);
 	struct hako_error err = {0};
-	int fd;
+	int ret = set_call(q, &err);
 
-	if (set_call(q, &err)) {
+	if (ret && ret != -ENOTCONN)
 		virtio_broken(vq->vdev, "queue %u: %s", vq->index, err.message);
-		return;
-	}
-	fd = READ_ONCE(vq->notify_fd);
-	if (fd >= 0)
-		eventfd_write(fd, 1);
 	else
-		vq->vdev->transport_ops->notify_queue(vq->vdev, vq);
+		vhost_interrupt(vq);
 }
 
 static const struct virtq_server_ops queue_ops = {

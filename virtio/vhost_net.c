@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 
 #include "devices/net/net.h"
+#include "devices/vhost/user.h"
 
 /* What vhost-net does differently if the driver has accepted it. All else of the card's is between driver and network. */
 #define VHOST_NET_MASK                                                    \
@@ -29,6 +30,7 @@ static void net_failed(struct vhost_queue *q)
 }
 
 static const struct vhost_ops net_ops = {
+	.call = vhost_ioctl,
 	.run = net_run,
 	.failed = net_failed,
 };
@@ -41,7 +43,7 @@ int vhost_net_new(struct vhost_net **vhost, struct netdev *backend, unsigned int
 	int ret;
 
 	*vhost = NULL;
-	if (rx->vdev->opt.packed)
+	if (rx->vdev->opt.packed && !backend->vhost_user)
 		return error_set(err, -EOPNOTSUPP, "vhost-net knows no packed rings");
 	n = calloc(1, sizeof(*n));
 	if (!n)
@@ -50,13 +52,25 @@ int vhost_net_new(struct vhost_net **vhost, struct netdev *backend, unsigned int
 	n->dev = (struct vhost_dev){
 		.ops = &net_ops,
 		.vdev = rx->vdev,
-		.fd = backend->vhost_fd[pair],
-		.mask = VHOST_NET_MASK,
-		.extra = backend->vnet_hdr ? 0 : BIT64(VHOST_NET_F_VIRTIO_NET_HDR),
+		.fd = -1,
 		.queue = n->queue,
 		.nqueues = ARRAY_SIZE(n->queue),
 	};
-	ret = vhost_open(&n->dev, VHOST_NET_MASK, err);
+	n->pair = pair;
+	n->npairs = backend->queues;
+	n->user = backend->vhost_user;
+	if (n->user) {
+		/* All of the card's features are the back end's affair. */
+		n->dev.ops = &vhost_user_net_ops;
+		n->dev.features = n->dev.mask = backend->vhost_features;
+		n->dev.extra = backend->vhost_features & BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
+		ret = 0;
+	} else {
+		n->dev.fd = backend->vhost_fd[pair];
+		n->dev.mask = VHOST_NET_MASK;
+		n->dev.extra = backend->vnet_hdr ? 0 : BIT64(VHOST_NET_F_VIRTIO_NET_HDR);
+		ret = vhost_open(&n->dev, VHOST_NET_MASK, err);
+	}
 	if (!ret)
 		ret = vhost_queue_init(&n->dev, 0, rx, err);
 	if (!ret)

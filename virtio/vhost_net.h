@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* vhost-net: one queue pair of a network card, served by a worker thread of the host's kernel. */
+/* One queue pair of a network card, served by a worker thread of the host's kernel (vhost-net) or by another process (vhost-user). */
 #ifndef VIRTIO_VHOST_NET_H
 #define VIRTIO_VHOST_NET_H
 
 #include "virtio/vhost.h"
 
 struct netdev;
+struct vhost_user;
 
 struct vhost_net {
 	struct vhost_dev dev;
+	/* With vhost-user: who serves all pairs of the card, and which of them this is. */
+	struct vhost_user *user;
+	unsigned int pair, npairs;
+	uint16_t mtu;		     /* that the card tells the guest; 0: none */
 	struct vhost_queue queue[2]; /* receive, transmit: vhost-net's order too */
 	int backend_fd;		     /* while it runs */
 	struct loop_msg
 		*failed; /* posted to the queues' loop when one of them could not be started */
 };
+
+/** How a vhost-user back end is spoken to. */
+extern const struct vhost_ops vhost_user_net_ops;
 
 /** Take queue pair @pair of @backend, which serves @rx and @tx. NULL if that fails. */
 int vhost_net_new(struct vhost_net **vhost, struct netdev *backend, unsigned int pair,

@@ -50,7 +50,7 @@ struct virtq_server;
 
 /* Who serves a queue in the place of its loop: the host's kernel (vhost). All in the loop's thread. */
 struct virtq_server_ops {
-	/* Serve from last_avail and used_idx on; doorbells come to kick_fd. After a failure the loop serves the queue. */
+	/* Serve from last_avail and used_idx on; doorbells come to kick_fd. After a failure the loop serves the queue. -ENOTCONN needs no line in the log. */
 	int (*start)(struct virtq_server *server, struct virtqueue *vq, struct hako_error *err);
 	/* Nothing is in flight afterwards, and last_avail and used_idx say how far it came. */
 	void (*stop)(struct virtq_server *server, struct virtqueue *vq);

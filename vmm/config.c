@@ -28,9 +28,9 @@ const struct option vm_config_options[] = {
 		 "who unpacks a bzImage"),
 	OPT_LIST("disk", T, disk,
 		 "FILE[,option=...]: a disk, with options of its node and of virtio-blk"),
-	OPT_LIST(
-		"net", T, net,
-		"user|tap|stream|dgram|none[,option=...]: a network card, with options of both sides"),
+	OPT_LIST("net", T, net,
+		 "user|tap|stream|dgram|vhost-user|none[,option=...]: a network card, with options "
+		 "of both sides"),
 	OPT_LIST(
 		"console", T, console,
 		"[virtio:]stdio|pty|null|none|file:PATH|unix:PATH: a serial line, or virtio console"),

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "memory.h"
 
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "vm.h"
 
@@ -72,7 +74,7 @@ static int map_region(struct memory *mem, uint64_t gpa, uint64_t size, struct ra
 
 	if (mem->nregions == MEMORY_MAX_REGIONS)
 		return error_set(err, -ENOSPC, "too many memory regions");
-	*r = (struct ram_region){.gpa = gpa, .size = size, .slot = mem->nregions};
+	*r = (struct ram_region){.gpa = gpa, .size = size, .slot = mem->nregions, .fd = -1};
 	r->hva = map_aligned(size, 2 * MiB);
 	if (!r->hva)
 		return error_errno(err, -errno ?: -ENOMEM, "%llu MiB of guest memory",
@@ -90,6 +92,8 @@ static void unmap_last(struct memory *mem)
 	struct ram_region *r = &mem->region[--mem->nregions];
 
 	munmap(r->hva, r->size);
+	if (r->fd >= 0)
+		close(r->fd);
 	mem->ram_size -= r->size;
 }
 
@@ -98,6 +102,46 @@ int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error
 	struct ram_region *r;
 
 	return map_region(&vm->mem, gpa, size, &r, err);
+}
+
+/* Sealed: else whoever has the descriptor could cut the file off, and have us meet SIGBUS. */
+static int share_region(struct ram_region *r)
+{
+	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+	int fd = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING), ret;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, r->size) || fcntl(fd, F_ADD_SEALS, seals) ||
+	    mmap(r->hva, r->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+		 fd, 0) == MAP_FAILED) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	madvise(r->hva, r->size, MADV_HUGEPAGE);
+	madvise(r->hva, r->size, MADV_DONTDUMP);
+	r->fd = fd;
+	return 0;
+}
+
+int memory_share(struct vm *vm, struct hako_error *err)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < vm->mem.nregions && !ret; i++) {
+		struct ram_region *r = &vm->mem.region[i];
+
+		if (r->fd >= 0)
+			continue;
+		if (vm->state != VM_NEW)
+			return error_set(
+				err, -EBUSY,
+				"guest memory is private: name a network of this kind when "
+				"the VM is made");
+		ret = share_region(r);
+	}
+	return ret ? error_errno(err, ret, "shared guest memory") : 0;
 }
 
 int memory_attach(struct vm *vm, struct hako_error *err)

@@ -18,6 +18,7 @@ struct ram_region {
 	uint64_t size;
 	uint8_t *hva;
 	uint32_t slot; /* KVM memory slot */
+	int fd;	       /* memfd that backs it from offset 0; -1: private. See memory_share() */
 };
 
 #define MEMORY_MAX_REGIONS 16
@@ -54,6 +55,12 @@ int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, uint64
  * memory_attach().
  */
 int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error *err);
+
+/**
+ * Have other processes be able to map all RAM, by the regions' descriptors (vhost-user). Its contents are lost, so it is possible as long as the VM is
+ * being made; -EBUSY later, unless it is shared already.
+ */
+int memory_share(struct vm *vm, struct hako_error *err);
 
 /** Give all RAM to KVM, if vm->fd is open. Sleeps for some ms, since KVM waits for its readers. Before the vCPUs run. */
 int memory_attach(struct vm *vm, struct hako_error *err);

@@ -48,8 +48,17 @@ static void take(void *arg)
 		t->ret = -EBUSY;
 		return;
 	}
+	if (t->ops->socket && !chr->ops->give_socket) {
+		t->ret = -ENOTSOCK;
+		return;
+	}
 	chr->client = t->client;
 	chr->client_ops = t->ops;
+	if (t->ops->socket) {
+		if (chr->open)
+			chr->ops->give_socket(chr);
+		return;
+	}
 	if (chr->open && t->ops->connected)
 		t->ops->connected(t->client, true);
 	if (chr->ops->accept_input)
@@ -68,11 +77,20 @@ int chardev_take(struct vm *vm, const char *id, const struct chardev_client_ops 
 	/* Before the first callback comes, which may want to write. */
 	*chr = t.chr;
 	loop_call(vm->io_loop, take, &t);
+	if (t.ret == -ENOTSOCK)
+		error_set(err, t.ret, "chardev=%s: a socket is needed", id);
 	if (t.ret) {
 		*chr = NULL;
-		return error_set(err, t.ret, "chardev=%s: another device uses it", id);
+		return t.ret == -ENOTSOCK
+			       ? t.ret
+			       : error_set(err, t.ret, "chardev=%s: another device uses it", id);
 	}
 	return 0;
+}
+
+void chardev_hangup(struct chardev *chr)
+{
+	chr->ops->hangup(chr);
 }
 
 static void release(void *arg)

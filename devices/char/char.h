@@ -22,6 +22,11 @@ struct chardev_client_ops {
 	void (*writable)(void *client);
 	/* The other end has come or gone. */
 	void (*connected)(void *client, bool open);
+	/*
+	 * For a client that talks over a socket by itself (vhost-user): here is a connection, his to close, and nothing else is called until he
+	 * has said chardev_hangup(). Such a client can take sockets only.
+	 */
+	void (*socket)(void *client, int fd);
 };
 
 struct chardev_ops {
@@ -29,6 +34,9 @@ struct chardev_ops {
 	size_t (*write)(struct chardev *chr, const uint8_t *buf, size_t len);
 	/* The client can receive (again). */
 	void (*accept_input)(struct chardev *chr);
+	/* Of sockets: give the connection there is to the client's socket(); and: the client has ended it. */
+	void (*give_socket)(struct chardev *chr);
+	void (*hangup)(struct chardev *chr);
 };
 
 /* What a backend wants of the process's terminal; the program sees to it (vmm/cli/terminal.h). */
@@ -65,6 +73,8 @@ void chardev_set_open(struct chardev *chr, bool open);
  */
 int chardev_take(struct vm *vm, const char *id, const struct chardev_client_ops *ops, void *client,
 		 struct chardev **chr, struct hako_error *err);
+/** The connection that socket() has given is at its end: connect or listen again, as the options say. Any thread. */
+void chardev_hangup(struct chardev *chr);
 /** Give it back: no callback comes once this has returned. NULL is allowed. */
 void chardev_release(struct chardev *chr);
 

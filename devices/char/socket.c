@@ -67,6 +67,11 @@ static void connected(struct char_socket *s, int fd)
 
 	if (s->nodelay && s->addr.sa.ss_family != AF_UNIX)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (s->chr.client_ops && s->chr.client_ops->socket) {
+		chardev_set_open(&s->chr, true);
+		s->chr.client_ops->socket(s->chr.client, fd);
+		return;
+	}
 	cf->in_fd = fd;
 	cf->out_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	cf->in_kind = cf->out_kind = CHAR_FD_SOCKET;
@@ -191,9 +196,31 @@ static void socket_accept(struct chardev *chr)
 	char_fd_accept(&to_socket(chr)->cf);
 }
 
+/* Nothing has been read yet: without a client nothing can be. */
+static void socket_give(struct chardev *chr)
+{
+	struct char_socket *s = to_socket(chr);
+	int fd = fcntl(s->cf.in_fd, F_DUPFD_CLOEXEC, 3);
+
+	char_fd_stop(&s->cf);
+	if (fd >= 0)
+		chr->client_ops->socket(chr->client, fd);
+	else
+		loop_post(s->loop, &s->close_msg);
+}
+
+static void socket_hangup(struct chardev *chr)
+{
+	struct char_socket *s = to_socket(chr);
+
+	loop_post(s->loop, &s->close_msg);
+}
+
 static const struct chardev_ops socket_ops = {
 	.write = socket_write,
 	.accept_input = socket_accept,
+	.give_socket = socket_give,
+	.hangup = socket_hangup,
 };
 
 /* --- creation ---------------------------------------------------------------------------------- */

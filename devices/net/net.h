@@ -17,6 +17,7 @@
 #define NETDEV_MAX_QUEUES 31 /* queue pairs; with a control queue they are VIRTIO_MAX_QUEUES */
 
 struct netdev;
+struct vhost_user;
 
 /* What a backend can do, or a guest accepts; offloads as in VIRTIO_NET_F_* and TUN_F_*. */
 struct net_offloads {
@@ -39,7 +40,7 @@ struct netdev_ops {
 		     struct hako_error *err);
 	/*
 	 * As start(), but the packets of the pair are moved by vhost, and nothing is called but stop(): the descriptor that vhost-net takes as
-	 * its backend. NULL if vhost_fd is.
+	 * its backend; 0 with vhost_user. NULL if both are.
 	 */
 	int (*start_vhost)(struct netdev *net, unsigned int queue, struct hako_error *err);
 	/* No callbacks any more after this. In the loop. */
@@ -53,6 +54,8 @@ struct netdev_ops {
 	ssize_t (*recv)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
 	/* One packet, header first: bytes taken; -EAGAIN: call again after writable(); other errors: the packet is lost. */
 	ssize_t (*send)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
+	/* The driver has reset the card, whose pairs are stopped. Any thread that is not a loop. May be NULL. */
+	void (*reset)(struct netdev *net);
 	/* The driver has accepted these. Any thread. */
 	int (*set_offloads)(struct netdev *net, const struct net_offloads *offloads);
 	/* Show the network that the card's link is up or down; NULL: it can not see it. Any thread. */
@@ -64,17 +67,28 @@ struct netdev {
 	struct object obj;
 	const struct netdev_ops *ops;
 	unsigned int queues;
-	bool vnet_hdr;		      /* offloads are possible */
-	struct net_offloads offloads; /* that it can do */
-	int *vhost_fd;		      /* one vhost-net device for each pair; NULL: none */
-	bool vhost_required;	      /* a card that can not use them is an error */
-	bool link_down;		      /* see netdev_set_link() */
+	bool vnet_hdr;		       /* offloads are possible */
+	struct net_offloads offloads;  /* that it can do */
+	int *vhost_fd;		       /* one vhost-net device for each pair; NULL: none */
+	bool vhost_required;	       /* a card that can not use them is an error */
+	struct vhost_user *vhost_user; /* who serves all queues, in @loop; or NULL */
+	uint64_t vhost_features;       /* of vhost_user, when it came first */
+	uint16_t mtu;	   /* that vhost_user wants the guest to be told; 0: it does not care */
+	struct loop *loop; /* that the card's queues have to be in; NULL: any */
+	bool away;	   /* the other end is not there, so the card has no link. In @loop */
+	bool link_down;	   /* see netdev_set_link() */
 	/* Set by the card that uses it; one card only. */
 	struct object *card;
 	const struct net_client_ops *client_ops;
 	void *client;
 };
 
+/** The card, which has set client and client_ops here before anything can call them; and: nothing calls them any more. */
+void netdev_attach(struct netdev *net, struct object *card, const struct net_client_ops *ops,
+		   void *client);
+void netdev_detach(struct netdev *net);
+/** Backends with @loop, in it: @away has changed. */
+void netdev_tell_link(struct netdev *net);
 /**
  * Pull the cable out, or put it in again: of the network named @id, or of the card named so. The guest sees its link go down, and
  * nothing passes either way; what it sends meanwhile is lost. -ENODEV. Under vm->lock.
