@@ -150,6 +150,11 @@ struct loop_io {
 	uint64_t offset, len;
 	const struct iovec *iov;
 	int niov;
+	/*
+	 * WRITE: it only goes into the page cache, but the file system can not say whether that will wait. The loop may perform it in its own
+	 * thread, which is faster by far while it does not wait.
+	 */
+	bool here;
 	/* @res: bytes (may be short) or 0, or a negative errno. */
 	void (*done)(struct loop_io *io, int res);
 	/* the loop's */

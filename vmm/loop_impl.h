@@ -64,6 +64,20 @@ struct loop_ops {
 	void (*file_unregister)(struct loop *loop, int index);
 };
 
+#define LOOP_AIO_BATCH 16
+
+/* loop_aio.c: writes into the page cache, for engines. All zeroes at first. */
+struct loop_aio {
+	unsigned long context; /* 0: there is none */
+	bool tried;
+	unsigned int asked;		     /* so many times, without a context */
+	struct loop_io *ios[LOOP_AIO_BATCH]; /* for loop_aio_submit() */
+	unsigned int n;
+	struct loop_io *done, **done_tail; /* for loop_aio_dispatch() */
+	uint64_t not_before;		   /* 0: now */
+	uint64_t watch_until;		   /* see loop_aio_submit() */
+};
+
 struct loop {
 	const struct loop_ops *ops;
 	void *engine;
@@ -111,6 +125,13 @@ void loop_pool_free(struct loop_pool *pool);
 void loop_pool_add(struct loop *loop, struct loop_work *work);
 /** One request is done. */
 void loop_io_done(struct loop_io *io, int res);
+/** @io, which is a write with @here set, will be performed by loop_aio_submit(). False: not now. */
+bool loop_aio_add(struct loop_aio *a, struct loop_io *io);
+/** Perform them; waits if they do. loop_aio_dispatch() has been called since the last time. */
+void loop_aio_submit(struct loop_aio *a);
+/** Call back for what has been performed. */
+void loop_aio_dispatch(struct loop *loop, struct loop_aio *a);
+void loop_aio_free(struct loop_aio *a);
 /** Write 1 to an eventfd. */
 void loop_signal_now(int fd);
 

@@ -62,6 +62,7 @@ struct uring {
 	uint64_t waits_since; /* when kernel_waits() was first seen since the last entry; or 0 */
 	unsigned int batch;   /* of requests in one turn */
 	bool stale;	      /* the kernel's flags were of no use when it was entered last */
+	struct loop_aio aio;
 };
 
 /* --- set-up ------------------------------------------------------------------------------------ */
@@ -133,6 +134,7 @@ static void uring_free(struct loop *loop)
 	if (u->files)
 		io_uring_unregister_files(&u->ring);
 	io_uring_queue_exit(&u->ring);
+	loop_aio_free(&u->aio);
 	free(u);
 	loop->engine = NULL;
 }
@@ -284,11 +286,14 @@ static int flush_io(struct loop *loop, struct uring *u)
 {
 	for (unsigned int n = 0; loop->io; n++) {
 		struct loop_io *io = loop->io;
-		struct io_uring_sqe *sqe = n < u->batch ? uring_sqe(u) : NULL;
+		bool here = n < u->batch && io->here && loop_aio_add(&u->aio, io);
+		struct io_uring_sqe *sqe = n < u->batch && !here ? uring_sqe(u) : NULL;
 
-		if (!sqe)
+		if (!sqe && !here)
 			return -EAGAIN;
 		loop->io = io->next;
+		if (here)
+			continue;
 		loop->ngiven++;
 		prep_io(sqe, io);
 	}
@@ -300,10 +305,12 @@ static void uring_wait(struct loop *loop, uint64_t timeout)
 {
 	struct uring *u = loop->engine;
 
-	if (flush_slots(u) < 0 || flush_io(loop, u) < 0)
+	if (flush_slots(u) < 0 || flush_io(loop, u) < 0 || u->aio.n || u->aio.done)
 		timeout = 0;
 	/* Errors: EINTR, ETIME; EBUSY and EAGAIN, if the kernel is short of memory. What is left goes with the next turn. */
 	uring_enter(u, timeout, loop->ngiven);
+	if (u->aio.n && !u->aio.done)
+		loop_aio_submit(&u->aio);
 }
 
 /* --- completions ------------------------------------------------------------------------------- */
@@ -314,7 +321,7 @@ static bool uring_pending(struct loop *loop)
 
 	uint64_t now;
 
-	if (io_uring_cq_ready(&u->ring))
+	if (io_uring_cq_ready(&u->ring) || u->aio.done)
 		return true;
 	if (!kernel_waits(u) || u->stale)
 		return false;
@@ -379,6 +386,8 @@ static void uring_dispatch(struct loop *loop)
 			break;
 		}
 	}
+	if (u->aio.done)
+		loop_aio_dispatch(loop, &u->aio);
 }
 
 /* --- watches and files ------------------------------------------------------------------------- */

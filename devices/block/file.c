@@ -9,6 +9,8 @@
 
 #include "file.h"
 
+#define WRITE_HERE_BYTES (64 * KiB)
+
 /* Source of zeroes where the file system has no better way. Nobody writes here; not const, to take no room in the program. */
 #define ZERO_BYTES  (64 * KiB)
 #define ZERO_IOVECS 16
@@ -43,10 +45,37 @@ struct file_loop *file_find_loop(struct file_node *f, const struct loop *loop)
 	return NULL;
 }
 
+/* What the request itself will write anyway is written once, to see. */
+static int probe_write(struct file_node *f, const struct loop_io *io)
+{
+	ssize_t n = pwritev2(f->fd, io->iov, io->niov, (off_t)io->offset, RWF_NOWAIT);
+	int writes = n < 0 && errno == EOPNOTSUPP ? FILE_WRITES_BLIND : FILE_WRITES_TELL;
+
+	__atomic_store_n(&f->writes, writes, __ATOMIC_RELAXED);
+	return writes;
+}
+
+/* loop_io.here. Larger writes are worth a thread; those that are to be durable wait for certain. */
+static bool write_here(struct file_node *f, const struct block_req *req)
+{
+	const struct loop_io *io = &req->io;
+	int writes;
+
+	if (io->op != LOOP_IO_WRITE || io->flags || req->bytes > WRITE_HERE_BYTES ||
+	    f->node.opts.direct)
+		return false;
+	writes = READ_ONCE(f->writes);
+	if (unlikely(writes == FILE_WRITES_UNKNOWN))
+		writes = probe_write(f, io);
+	return writes == FILE_WRITES_BLIND;
+}
+
 static void io_submit(struct block_req *req)
 {
 	struct file_node *f = node_of(req);
 	const struct file_loop *fl = file_find_loop(f, req->loop);
+
+	req->io.here = write_here(f, req);
 
 	req->io.fd = f->fd;
 	req->io.fixed = fl ? fl->fixed : -1;

@@ -21,6 +21,13 @@ struct file_loop {
 		nwrites; /* atomic: with O_DIRECT, writes under way that file_write_begin() has let pass */
 };
 
+/* Writes into the page cache: can the file system say whether one will wait? */
+enum file_writes {
+	FILE_WRITES_UNKNOWN,
+	FILE_WRITES_TELL,
+	FILE_WRITES_BLIND,
+};
+
 struct file_node {
 	struct block_node node;
 
@@ -34,6 +41,7 @@ struct file_node {
 	bool is_block, can_grow;
 	bool is_full;		    /* a block device, used by somebody who would lengthen a file */
 	unsigned int does, forbids; /* IMAGE_LOCK_* that it has */
+	char writes;		    /* atomic: enum file_writes */
 	bool no_discard, no_punch, no_zero_range; /* atomic: found to be unsupported */
 	pthread_mutex_t lock;			  /* for changes of loops */
 	pthread_mutex_t apart_lock;		  /* file_write_apart(): one write at a time */

@@ -68,7 +68,10 @@ def guests(a, progress, scratch, seconds, rounds):
     text = os.path.join(scratch, 'text')
     raw, qcow2 = os.path.join(scratch, 'guest.raw'), os.path.join(scratch, 'guest.qcow2')
     shutil.copyfile(a.disk, raw)
-    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', raw, qcow2)
+    # Copied, as raw is: ext4 writes slower to what is in the page cache in large pieces, as qemu-img leaves it.
+    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', raw, qcow2 + '.made')
+    shutil.copyfile(qcow2 + '.made', qcow2)
+    os.unlink(qcow2 + '.made')
     for op in GUEST:
         m = Metric(f'{op} of 4 KiB by a guest, depth {disk.DEPTH}, cached', 'thousand/s', subject='hako qcow2',
                    promises=[('hako raw', '>=', 0.95)])

@@ -307,6 +307,8 @@ END_TEST
 static struct test_io *many;
 static char *many_buf;
 
+static bool many_here;
+
 static void submit_many(void *arg)
 {
 	int fd = *(int *)arg;
@@ -322,13 +324,28 @@ static void submit_many(void *arg)
 			.offset = i * 512,
 			.iov = t->iov,
 			.niov = 1,
+			.here = many_here,
 			.done = io_done,
 		};
 		loop_io_submit(loop, &t->io);
 	}
 }
 
-START_TEST(io_more_than_fits)
+/* Does this process have a context of io_submit(2)? */
+static bool has_aio(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	bool found = false;
+
+	while (f && fgets(line, sizeof(line), f))
+		found |= strstr(line, "[aio]") != NULL;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static void more_than_fits(int engine)
 {
 	char *back = malloc(MANY * 512);
 	int fd = temp_file();
@@ -337,17 +354,94 @@ START_TEST(io_more_than_fits)
 	many_buf = malloc(MANY * 512);
 	for (int i = 0; i < MANY * 512; i++)
 		many_buf[i] = i / 512 + i % 7;
-	loop = new_loop(_i);
+	loop = new_loop(engine);
 	loop_call(loop, submit_many, &fd);
 	ck_assert(wait_for(&io_done_count, MANY));
 	for (int i = 0; i < MANY; i++)
 		ck_assert_int_eq(many[i].res, 512);
+	if (many_here && access("/proc/sys/fs/aio-nr", R_OK) == 0)
+		ck_assert_int_eq(has_aio(), engines[engine] == LOOP_IO_URING);
 	ck_assert_int_eq(pread(fd, back, MANY * 512, 0), MANY * 512);
 	ck_assert_mem_eq(back, many_buf, MANY * 512);
 	loop_free(loop);
 	free(many);
 	free(many_buf);
 	free(back);
+}
+
+START_TEST(io_more_than_fits)
+{
+	more_than_fits(_i);
+}
+END_TEST
+
+/* --- writes in the loop's own thread --- */
+
+START_TEST(io_more_than_fits_here)
+{
+	many_here = true;
+	more_than_fits(_i);
+}
+END_TEST
+
+static struct test_io mixed[12];
+
+static void submit_mixed(void *arg)
+{
+	for (int i = 0; i < ARRAY_SIZE(mixed); i++)
+		loop_io_submit(loop, &mixed[i].io);
+}
+
+START_TEST(io_here_and_errors)
+{
+	static char bufs[ARRAY_SIZE(mixed)][512];
+	int fd = temp_file(), read_only;
+	char path[64], back[512];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	read_only = open(path, O_RDONLY);
+	ck_assert_int_ge(read_only, 0);
+	loop = new_loop(_i);
+	/* Many, since it is not done for a few. */
+	many = calloc(MANY, sizeof(*many));
+	many_buf = calloc(MANY, 512);
+	many_here = true;
+	loop_call(loop, submit_many, &fd);
+	ck_assert(wait_for(&io_done_count, MANY));
+	/* Every third has no file, one is read-only, one has buffers that are not there; the others are as they are to be. */
+	for (int i = 0; i < ARRAY_SIZE(mixed); i++) {
+		struct test_io *t = &mixed[i];
+
+		memset(bufs[i], i + 1, 512);
+		t->iov[0] = (struct iovec){i == 4 ? (char *)16 : bufs[i], 512};
+		t->io = (struct loop_io){
+			.op = LOOP_IO_WRITE,
+			.fd = i % 3 == 2 ? 9999
+			      : i == 7	 ? read_only
+					 : fd,
+			.fixed = -1,
+			.offset = i * 512,
+			.iov = t->iov,
+			.niov = 1,
+			.here = i != 6,
+			.done = io_done,
+		};
+	}
+	loop_call(loop, submit_mixed, NULL);
+	ck_assert(wait_for(&io_done_count, MANY + ARRAY_SIZE(mixed)));
+	for (int i = 0; i < ARRAY_SIZE(mixed); i++) {
+		bool wrong_file = i % 3 == 2 || i == 7;
+
+		ck_assert_int_eq(mixed[i].res, wrong_file ? -EBADF : i == 4 ? -EFAULT : 512);
+		if (mixed[i].res != 512)
+			continue;
+		ck_assert_int_eq(pread(fd, back, 512, i * 512), 512);
+		ck_assert_mem_eq(back, bufs[i], 512);
+	}
+	loop_free(loop);
+	close(read_only);
+	free(many);
+	free(many_buf);
 }
 END_TEST
 
@@ -595,6 +689,8 @@ int main(void)
 		io_many_files_registered,
 		io_fallocate_and_errors,
 		io_more_than_fits,
+		io_more_than_fits_here,
+		io_here_and_errors,
 		free_waits_for_io,
 		signals_are_written_by_the_end_of_the_turn,
 		deferred_calls,
