@@ -156,9 +156,10 @@ lint: setup
 	@tools/lint
 # Random operations on disk images and power cuts, for hours. OPS=N says how many.
 OPS ?= 1000000
-soak: $O/hako
+soak: $O/hako guests
 	@HAKO=$(abspath $O/hako) tests/block/differential --ops $(OPS)
 	@HAKO=$(abspath $O/hako) tests/block/powercut --ops $$(($(OPS) / 10))
+	@HAKO=$(abspath $O/hako) tests/block/powercut --guest --ops $$(($(OPS) / 10))
 bench: setup $O/hako guests
 	@tests/bench/run --build $O
 

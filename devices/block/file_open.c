@@ -11,6 +11,9 @@
 #include "file.h"
 #include "image_lock.h"
 
+#define LOCK_PATIENCE_NS (NSEC_PER_SEC / 2)
+#define LOCK_RETRY_US	 10000
+
 #define MAX_DEPTH 500 /* images on each other: bounds the stack that opening and using them needs */
 
 static int try_open(const char *path, bool read_only)
@@ -193,10 +196,24 @@ void file_close(struct file_node *f)
 	f->fd = -1;
 }
 
+/* After a program has been killed the kernel takes its ring apart, and only then lets go of its files (30 to 60 ms were seen). */
+static int lock_patiently(struct file_node *f, unsigned int does, unsigned int forbids,
+			  struct hako_error *err)
+{
+	uint64_t end = clock_now() + LOCK_PATIENCE_NS;
+	int ret;
+
+	while ((ret = image_lock(f->fd, does, forbids, err)) == -EBUSY && clock_now() < end) {
+		image_lock_reduce(f->fd, f->does, f->forbids);
+		usleep(LOCK_RETRY_US);
+	}
+	return ret;
+}
+
 static int lock(struct file_node *f, unsigned int does, unsigned int forbids,
 		struct hako_error *err)
 {
-	int ret = image_lock(f->fd, does, forbids, err);
+	int ret = lock_patiently(f, does, forbids, err);
 
 	if (ret == 0) {
 		f->does = does;

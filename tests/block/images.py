@@ -66,7 +66,7 @@ def options_text(options):
     return ",".join(f"{k}={v}" for k, v in options.items())
 
 
-def main_loop(name, argv, one_run):
+def main_loop(name, argv, one_run, command=None):
     """NAME [--seed N] [--runs N] [--seconds N] [--ops N]: one_run(rng, directory) returns the number of operations it made."""
     import shutil
     import tempfile
@@ -86,7 +86,7 @@ def main_loop(name, argv, one_run):
         try:
             ops += one_run(random.Random(seed), d)
         except Failure as e:
-            print(f"not ok block/{name}: seed {seed} ({name} --seed {seed} --runs 1), images in {d}: {e}", flush=True)
+            print(f"not ok block/{name}: seed {seed} ({command or name} --seed {seed} --runs 1), images in {d}: {e}", flush=True)
             failed = True
         else:
             shutil.rmtree(d)

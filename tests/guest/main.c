@@ -30,6 +30,7 @@ static const struct {
 	{"pvpanic", test_pvpanic},
 	{"blk", test_blk},
 	{"blkbench", test_blkbench},
+	{"blk-kill", test_blk_kill},
 	{"net", test_net},
 	{"net-peer", test_net_peer},
 	{"netbench", test_netbench},

@@ -16,6 +16,7 @@ void test_pci(void);
 void test_pvpanic(void);
 void test_blk(void);
 void test_blkbench(void);
+void test_blk_kill(void);
 void test_net(void);
 void test_net_peer(void);
 void test_netbench(void);
