@@ -206,7 +206,7 @@ help:
 	@echo 'make                build $O/hako, $O/libhako.a, $O/libhako.so'
 	@echo 'make demo           boot a stock Debian kernel, with a disk and a network'
 	@echo 'make check          all tests: unit (with sanitizers), bare-metal guests, stock guests'
-	@echo 'make fuzz           spoilt images for TIME=60 seconds (TARGET=qcow2)'
+	@echo 'make fuzz           spoilt input for TIME=60 seconds (TARGET=qcow2: images, vhost_user: a back end)'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
 	@echo 'make bench          speed and size, beside QEMU'

@@ -274,7 +274,7 @@ static int try_exchange(struct vhost_user *vu, const struct exchange *x, struct 
 	uint64_t deadline = clock_now() + vu->timeout_ms * 1000000ull;
 	bool ack = !x->in_len && vhost_user_has(vu, VHOST_USER_PROTOCOL_F_REPLY_ACK);
 	struct header h = {x->request, VERSION | (ack ? NEED_REPLY : 0), x->out_len};
-	struct iovec iov[2] = {{&h, sizeof(h)}, {(void *)x->out, x->out_len}};
+	struct iovec iov[2] = {{&h, sizeof(h)}, {x->out ? (void *)x->out : &h, x->out_len}};
 	int ret = send_all(vu->fd, iov, x->fds, x->nfds, deadline);
 
 	if (ret)
