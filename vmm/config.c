@@ -9,8 +9,6 @@
 #include "devices/platform/fw_cfg.h"
 #include "vm.h"
 
-#define CPUS_MAX 4096 /* a host's KVM has a limit of its own */
-
 static const char *const decompress_names[] = {"auto", "host", "guest", NULL};
 static const char *const panic_names[] = {"exit", "pause", "none", NULL};
 static const char *const loop_names[] = {"auto", "io_uring", "threads", NULL};
@@ -20,7 +18,9 @@ const struct option vm_config_options[] = {
 	OPT_STRING("name", T, name, NULL, "name of the VM, and of its threads' owner in logs"),
 	OPT_STRING("machine", T, machine, "q35", "board: q35, micro, or a version such as q35-1.0"),
 	OPT_STRING("memory", T, memory, "512M", "guest memory; a plain number counts MiB"),
-	OPT_STRING("cpus", T, cpus, "1", "number of vCPUs"),
+	OPT_STRING("cpus", T, cpus, "1",
+		   "N[,sockets=S,dies=D,cores=C,threads=T,maxcpus=M]: vCPUs, and how they are "
+		   "arranged"),
 	OPT_STRING("kernel", T, kernel, NULL, "bzImage, ELF or Multiboot kernel to boot"),
 	OPT_STRING("initrd", T, initrd, NULL, "initial ramdisk for the kernel"),
 	OPT_STRING("append", T, append, NULL, "kernel command line"),
@@ -70,26 +70,12 @@ static int parse_memory(struct vm_config *c, struct hako_error *err)
 	return 0;
 }
 
-static int parse_cpus(struct vm_config *c, struct hako_error *err)
-{
-	uint64_t n;
-	int r = parse_uint(c->cpus, &n);
-
-	if (r == -EINVAL)
-		return error_set(err, r, "--cpus %s: not a number", c->cpus);
-	if (r || n == 0 || n > CPUS_MAX)
-		return error_set(err, -ERANGE, "--cpus %s: out of range, 1 to %d", c->cpus,
-				 CPUS_MAX);
-	c->ncpus = n;
-	return 0;
-}
-
 int config_finish(struct vm_config *c, struct hako_error *err)
 {
 	int r = parse_memory(c, err);
 
 	if (!r)
-		r = parse_cpus(c, err);
+		r = config_parse_cpus(c->cpus, &c->ncpus, &c->topology, err);
 	if (!r && !c->kernel && (c->initrd || c->append))
 		return error_set(err, -EINVAL, "--%s needs --kernel",
 				 c->initrd ? "initrd" : "append");

@@ -18,6 +18,11 @@ enum config_panic {
 	PANIC_NONE
 };
 
+/* How the CPUs are arranged: counts of each in the next larger one. */
+struct config_topology {
+	uint32_t sockets, dies, cores, threads;
+};
+
 struct vm_config {
 	char *name, *machine, *memory, *cpus;
 	char *kernel, *initrd, *append;
@@ -28,13 +33,18 @@ struct vm_config {
 		**iothread, **object, **fw_cfg;
 	/* Made of memory and cpus by config_finish(). */
 	uint64_t ram_size;
-	uint32_t ncpus;
+	uint32_t ncpus; /* at most what the topology has places for */
+	struct config_topology topology;
 };
 
 extern const struct option vm_config_options[];
 
 /** Check and convert; errors name the option as the command line has it (--memory). */
 int config_finish(struct vm_config *config, struct hako_error *err);
+
+/** Of "N,sockets=,dies=,cores=,threads=,maxcpus=": what is left out follows from the rest, as QEMU's -smp has it. */
+int config_parse_cpus(const char *text, uint32_t *ncpus, struct config_topology *topology,
+		      struct hako_error *err);
 
 /** Make the objects that --chardev, --netdev, --blockdev, --fsdev, --iothread, --object, --console, --disk, --net and --device name. */
 int config_create_objects(struct vm *vm, struct hako_error *err);

@@ -242,7 +242,8 @@ static int vcpu_create(struct vcpu *v, struct hako_error *err)
 	struct vm *vm = v->vm;
 	int r;
 
-	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)v->index);
+	v->fd = ioctl(vm->fd, KVM_CREATE_VCPU,
+		      (unsigned long)cpu_apic_id(&vm->config->topology, v->index));
 	if (v->fd < 0)
 		return error_errno(err, -errno, "KVM: vCPU %u", v->index);
 	v->run = mmap(NULL, vm->kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);

@@ -190,17 +190,27 @@ static int make_ram(struct vm *vm, struct hako_error *err)
 /* KVM's IOAPIC and its MSIs know destinations of 8 bits, of which 255 is all. */
 static int check_cpus(struct vm *vm, struct hako_error *err)
 {
-	uint32_t n = vm->config->ncpus;
+	const struct vm_config *c = vm->config;
+	uint32_t last = cpu_apic_id(&c->topology, c->ncpus - 1);
+	int max_id = ioctl(vm->kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPU_ID);
 
-	if (n <= APIC_8BIT_CPUS)
+	if (max_id > 0 && last >= (uint32_t)max_id)
+		return error_set(err, -ERANGE,
+				 "--cpus %s: the last APIC ID is %u, this host's KVM allows less "
+				 "than %d",
+				 c->cpus, last, max_id);
+	if (!cpu_has_long_ids(vm))
 		return 0;
 	if (board_of(vm)->irqchip != BOARD_IRQCHIP_SPLIT)
-		return error_set(err, -EINVAL, "--cpus %u: more than %u need kernel-irqchip=split",
-				 n, APIC_8BIT_CPUS);
+		return error_set(err, -EINVAL,
+				 "--cpus %s: APIC IDs up to %u; more than %u need "
+				 "kernel-irqchip=split",
+				 c->cpus, last, APIC_8BIT_IDS - 1);
 	if (!vm->kvm->cap[KVM_HAS_X2APIC_API])
 		return error_set(err, -ENOTSUP,
-				 "--cpus %u: more than %u need a KVM with KVM_CAP_X2APIC_API", n,
-				 APIC_8BIT_CPUS);
+				 "--cpus %s: APIC IDs of more than 8 bits need a KVM with "
+				 "KVM_CAP_X2APIC_API",
+				 c->cpus);
 	return 0;
 }
 
@@ -277,7 +287,8 @@ static int add_fw_cfg(struct vm *vm, struct hako_error *err)
 	if (!r)
 		r = fw_cfg_add_u16(fw, FW_CFG_NB_CPUS, vm->nvcpus);
 	if (!r)
-		r = fw_cfg_add_u16(fw, FW_CFG_MAX_CPUS, vm->nvcpus);
+		r = fw_cfg_add_u16(fw, FW_CFG_MAX_CPUS,
+				   cpu_apic_id(&vm->config->topology, vm->nvcpus - 1) + 1);
 	if (!r)
 		r = fw_cfg_add_u16(fw, FW_CFG_NOGRAPHIC, 1);
 	return r ? error_errno(err, r, "fw_cfg") : 0;
@@ -325,7 +336,7 @@ int board_acpi(struct vm *vm, struct acpi_config *config, struct e820 *map, uint
 	if (!apic_id)
 		return error_errno(err, -ENOMEM, "ACPI tables");
 	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		apic_id[i] = cpu_apic_id(vm, i);
+		apic_id[i] = cpu_apic_id(&vm->config->topology, i);
 	config->apic_id = apic_id;
 	config->ncpus = vm->nvcpus;
 	config->lapic_base = BOARD_LAPIC_BASE;

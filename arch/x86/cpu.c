@@ -45,9 +45,21 @@ struct cpu_state {
 	struct kvm_msr_entry msr[];
 };
 
-uint32_t cpu_apic_id(const struct vm *vm, uint32_t index)
+uint32_t cpu_apic_id(const struct config_topology *t, uint32_t index)
 {
-	return index; /* one thread per core, one socket: no gaps */
+	struct apic_bits bits = cpuid_apic_bits(t);
+	uint32_t thread = index % t->threads, core = index / t->threads % t->cores;
+	uint32_t die = index / t->threads / t->cores % t->dies;
+	uint32_t socket = index / t->threads / t->cores / t->dies;
+
+	return thread | core << bits.thread | die << bits.core | socket << bits.die;
+}
+
+bool cpu_has_long_ids(const struct vm *vm)
+{
+	const struct vm_config *c = vm->config;
+
+	return cpu_apic_id(&c->topology, c->ncpus - 1) >= APIC_8BIT_IDS;
 }
 
 static int vcpu_ioctl(struct vcpu *v, unsigned long request, void *arg, const char *what,
@@ -60,14 +72,17 @@ static int vcpu_ioctl(struct vcpu *v, unsigned long request, void *arg, const ch
 
 static int set_cpuid(struct vcpu *v, struct hako_error *err)
 {
-	struct cpu_topology topology = {v->vm->nvcpus, v->vm->irq.ext_dest};
+	const struct cpuid_config config = {
+		.topology = v->vm->config->topology,
+		.msi_ext_dest = v->vm->irq.ext_dest,
+		.tsc_deadline = v->vm->kvm->cap[KVM_HAS_TSC_DEADLINE],
+	};
 	struct kvm_cpuid2 *cpuid = cpuid_copy(v->vm->kvm);
 	int r;
 
 	if (!cpuid)
 		return error_errno(err, -ENOMEM, "CPUID");
-	cpuid_for_vcpu(cpuid, cpu_apic_id(v->vm, v->index), &topology,
-		       v->vm->kvm->cap[KVM_HAS_TSC_DEADLINE]);
+	cpuid_for_vcpu(cpuid, cpu_apic_id(&config.topology, v->index), &config);
 	r = vcpu_ioctl(v, KVM_SET_CPUID2, cpuid, "CPUID", err);
 	free(cpuid);
 	return r;
@@ -304,7 +319,7 @@ int cpu_reset(struct vcpu *v, const struct boot_entry *entry, bool fresh, struct
 	if (entry)
 		enter_kernel(entry, &regs, &sregs);
 	/* As firmware leaves it if there are IDs for it: Linux overlooks the MADT's x2APIC entries otherwise. */
-	if (entry && v->vm->nvcpus > APIC_8BIT_CPUS)
+	if (entry && cpu_has_long_ids(v->vm))
 		sregs.apic_base |= APIC_BASE_X2;
 	if (!fresh)
 		return restore_power_on(v, &regs, &sregs, err);

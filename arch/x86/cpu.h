@@ -3,6 +3,7 @@
 #ifndef ARCH_X86_CPU_H
 #define ARCH_X86_CPU_H
 
+#include "vmm/config.h"
 #include "vmm/error.h"
 #include "vmm/util.h"
 
@@ -22,17 +23,26 @@ int cpu_init(struct vcpu *vcpu, struct hako_error *err);
 int cpu_reset(struct vcpu *vcpu, const struct boot_entry *entry, bool fresh,
 	      struct hako_error *err);
 
-/** The APIC ID of vCPU @index. */
-uint32_t cpu_apic_id(const struct vm *vm, uint32_t index);
+/** The APIC ID of vCPU @index: thread, core, die and socket, each in as many bits as it needs. KVM's vCPU ID, too. */
+uint32_t cpu_apic_id(const struct config_topology *t, uint32_t index);
+/** Has one of the VM's vCPUs an APIC ID that needs more than 8 bits? */
+bool cpu_has_long_ids(const struct vm *vm);
 
 /* --- cpuid.c ------------------------------------------------------------------------------------- */
 
-#define APIC_8BIT_CPUS 255u /* whose IDs are below the broadcast's */
+#define APIC_8BIT_IDS 255u /* below the broadcast's */
 
-struct cpu_topology {
-	uint32_t vcpus;	   /* one socket, one thread per core */
+struct cpuid_config {
+	struct config_topology topology;
 	bool msi_ext_dest; /* messages reach APIC IDs of 15 bits */
+	bool tsc_deadline; /* KVM's local APIC has that timer */
 };
+
+/* How many bits of an APIC ID are of the thread, of what is below the die, below the socket. */
+struct apic_bits {
+	uint32_t thread, core, die;
+};
+struct apic_bits cpuid_apic_bits(const struct config_topology *t);
 
 /** Ask KVM, once for all vCPUs, what it supports: kvm->cpuid. */
 int cpuid_supported(struct kvm *kvm, struct hako_error *err);
@@ -44,7 +54,6 @@ struct kvm_cpuid2 *cpuid_copy(const struct kvm *kvm);
 uint64_t cpuid_address_limit(const struct kvm_cpuid2 *cpuid);
 
 /** Fill in what differs between vCPUs or depends on the VM: APIC ID, topology leaves, bits that KVM leaves to us. */
-void cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id, const struct cpu_topology *topology,
-		    bool tsc_deadline);
+void cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id, const struct cpuid_config *config);
 
 #endif

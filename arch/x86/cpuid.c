@@ -94,6 +94,11 @@ int cpuid_supported(struct kvm *kvm, struct hako_error *err)
 	return 0;
 }
 
+static bool is_amd(const struct kvm_cpuid_entry2 *base)
+{
+	return base->ebx == 0x68747541 || base->ebx == 0x6f677948; /* Auth, Hygo */
+}
+
 static uint32_t log2_up(uint32_t n)
 {
 	return n <= 1 ? 0 : 32 - __builtin_clz(n - 1);
@@ -106,18 +111,29 @@ static void set_field(uint32_t *reg, unsigned int shift, unsigned int bits, uint
 	*reg = (*reg & ~mask) | ((value << shift) & mask);
 }
 
-static void leaf_1(struct kvm_cpuid_entry2 *e, uint32_t apic_id, uint32_t vcpus, bool tsc_deadline)
+struct apic_bits cpuid_apic_bits(const struct config_topology *t)
 {
-	set_field(&e->ebx, 24, 8, apic_id & 255);
-	set_field(&e->ebx, 16, 8, MIN(1u << log2_up(vcpus), 255u));
-	set_field(&e->edx, 28, 1, vcpus > 1); /* HTT: EBX[23:16] is valid */
-	set_field(&e->ecx, 31, 1, 1);	      /* a hypervisor */
-	set_field(&e->ecx, 21, 1, 1); /* x2APIC: in KVM's local APIC, whatever the host has */
-	set_field(&e->ecx, 24, 1, tsc_deadline);
+	struct apic_bits b = {.thread = log2_up(t->threads)};
+
+	b.core = b.thread + log2_up(t->cores);
+	b.die = b.core + log2_up(t->dies);
+	return b;
 }
 
-/* Caches: the first two levels are a core's own, the last one the socket's. */
-static void leaf_caches(struct kvm_cpuid2 *c, uint32_t function, uint32_t vcpus)
+static void leaf_1(struct kvm_cpuid_entry2 *e, uint32_t apic_id, const struct cpuid_config *config)
+{
+	uint32_t ids = 1u << cpuid_apic_bits(&config->topology).die;
+
+	set_field(&e->ebx, 24, 8, apic_id & 255);
+	set_field(&e->ebx, 16, 8, MIN(ids, 255u));
+	set_field(&e->edx, 28, 1, ids > 1); /* HTT: EBX[23:16] is valid */
+	set_field(&e->ecx, 31, 1, 1);	    /* a hypervisor */
+	set_field(&e->ecx, 21, 1, 1);	    /* x2APIC: in KVM's local APIC, whatever the host has */
+	set_field(&e->ecx, 24, 1, config->tsc_deadline);
+}
+
+/* Caches: the first two levels are a core's own, the last one the die's. Counts are of IDs, with those that nobody has. */
+static void leaf_caches(struct kvm_cpuid2 *c, uint32_t function, const struct apic_bits *bits)
 {
 	for (uint32_t i = 0; i < c->nent; i++) {
 		struct kvm_cpuid_entry2 *e = &c->entries[i];
@@ -125,60 +141,101 @@ static void leaf_caches(struct kvm_cpuid2 *c, uint32_t function, uint32_t vcpus)
 
 		if (e->function != function || !(e->eax & 31))
 			continue;
-		set_field(&e->eax, 14, 12, level < 3 ? 0 : vcpus - 1);
+		set_field(&e->eax, 14, 12, (1u << (level < 3 ? bits->thread : bits->core)) - 1);
 		if (function == 4)
-			set_field(&e->eax, 26, 6, MIN((1u << log2_up(vcpus)) - 1, 63u));
+			set_field(&e->eax, 26, 6, MIN((1u << (bits->die - bits->thread)) - 1, 63u));
 	}
 }
 
-/* Leaves 0xb and 0x1f: a level of threads, a level of cores, an end. */
-static void leaf_topology(struct kvm_cpuid2 *c, uint32_t function, uint32_t apic_id, uint32_t vcpus)
+/* Leaves 0xb and 0x1f: levels from the inmost to the socket, and an end. Only 0x1f knows dies. */
+static void leaf_topology(struct kvm_cpuid2 *c, uint32_t function, uint32_t apic_id,
+			  const struct config_topology *t)
 {
-	for (uint32_t level = 0; level < 3; level++) {
-		struct kvm_cpuid_entry2 *e = find_or_add(c, function, level);
+	const struct apic_bits bits = cpuid_apic_bits(t);
+	bool has_dies = function == 0x1f && t->dies > 1;
+	const struct {
+		uint32_t type, shift, cpus;
+	} level[] = {
+		{1, bits.thread, t->threads},
+		{2, has_dies ? bits.core : bits.die,
+		 t->threads * t->cores * (has_dies ? 1 : t->dies)},
+		{has_dies ? 5 : 0, has_dies ? bits.die : 0,
+		 has_dies ? t->threads * t->cores * t->dies : 0},
+		{0},
+	};
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(level) && (i < 3 || has_dies); i++) {
+		struct kvm_cpuid_entry2 *e = find_or_add(c, function, i);
 
 		if (!e)
 			return;
 		e->flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-		e->eax = level == 1 ? log2_up(vcpus) : 0;
-		e->ebx = level == 0 ? 1 : level == 1 ? vcpus : 0;
-		e->ecx = level | (level < 2 ? (level + 1) << 8 : 0);
+		e->eax = level[i].shift;
+		e->ebx = level[i].cpus;
+		e->ecx = i | level[i].type << 8;
 		e->edx = apic_id;
 	}
 }
 
-void cpuid_for_vcpu(struct kvm_cpuid2 *c, uint32_t apic_id, const struct cpu_topology *topology,
-		    bool tsc_deadline)
+/* Without TOPOEXT Linux takes threads for cores; it promises nothing but leaves of CPUID. */
+static void add_topoext(struct kvm_cpuid2 *c)
 {
-	uint32_t n = topology->vcpus;
+	struct kvm_cpuid_entry2 *e = find(c, 0x80000001, 0), *max = find(c, 0x80000000, 0);
+	struct kvm_cpuid_entry2 *leaf = find(c, 0x8000001e, 0) ?: find_or_add(c, 0x8000001e, 0);
+
+	if (!e || !max || !leaf)
+		return;
+	leaf->flags = 0;
+	set_field(&e->ecx, 22, 1, 1);
+	max->eax = MAX(max->eax, 0x8000001eu);
+}
+
+/* What AMD's have besides; Linux takes dies for nodes of a socket. */
+static void leaves_amd(struct kvm_cpuid2 *c, uint32_t apic_id, const struct config_topology *t)
+{
+	const struct apic_bits bits = cpuid_apic_bits(t);
+	uint32_t n = t->threads * t->cores * t->dies;
+	struct kvm_cpuid_entry2 *e;
+
+	leaf_caches(c, 0x8000001d, &bits);
+	e = find(c, 0x80000008, 0);
+	if (e)
+		e->ecx = n > 1 ? (bits.die << 12) | MIN(n - 1, 255u) : 0;
+	e = find(c, 0x80000001, 0);
+	if (e)
+		set_field(&e->ecx, 1, 1, n > 1); /* CmpLegacy */
+	if (t->threads > 1 || t->dies > 1)
+		add_topoext(c);
+	e = find(c, 0x8000001e, 0);
+	if (e) {
+		uint32_t core = (apic_id & ((1u << bits.core) - 1)) >> bits.thread;
+
+		e->eax = apic_id;
+		e->ebx = (core & 0xff) | (t->threads - 1) << 8;
+		e->ecx = ((apic_id >> bits.core) & 0xff) | (t->dies - 1) << 8;
+	}
+}
+
+void cpuid_for_vcpu(struct kvm_cpuid2 *c, uint32_t apic_id, const struct cpuid_config *config)
+{
+	const struct config_topology *t = &config->topology;
+	const struct apic_bits bits = cpuid_apic_bits(t);
 	struct kvm_cpuid_entry2 *e, *base = find(c, 0, 0);
-	bool amd = base && (base->ebx == 0x68747541 || base->ebx == 0x6f677948); /* Auth, Hygo */
 
 	e = find(c, 0x40000001, 0);
 	if (e)
-		set_field(&e->eax, KVM_FEATURE_MSI_EXT_DEST_ID, 1, topology->msi_ext_dest);
+		set_field(&e->eax, KVM_FEATURE_MSI_EXT_DEST_ID, 1, config->msi_ext_dest);
 	e = find(c, 1, 0);
 	if (e)
-		leaf_1(e, apic_id, n, tsc_deadline);
-	leaf_caches(c, 4, n);
+		leaf_1(e, apic_id, config);
+	leaf_caches(c, 4, &bits);
 	if (base && base->eax < 0xb)
 		base->eax = 0xb;
-	leaf_topology(c, 0xb, apic_id, n);
-	if (find(c, 0x1f, 0))
-		leaf_topology(c, 0x1f, apic_id, n);
-	if (!amd)
-		return;
-	leaf_caches(c, 0x8000001d, n);
-	e = find(c, 0x80000008, 0);
-	if (e)
-		e->ecx = n > 1 ? (log2_up(n) << 12) | MIN(n - 1, 255u) : 0;
-	e = find(c, 0x80000001, 0);
-	if (e)
-		set_field(&e->ecx, 1, 1, n > 1); /* CmpLegacy: cores, not threads */
-	e = find(c, 0x8000001e, 0);
-	if (e) {
-		e->eax = apic_id;
-		e->ebx = apic_id & 0xff; /* core ID, one thread each */
-		e->ecx = 0;		 /* one node */
-	}
+	leaf_topology(c, 0xb, apic_id, t);
+	if (base && base->eax < 0x1f && t->dies > 1 && !is_amd(base))
+		base->eax = 0x1f;
+	if (base && base->eax >= 0x1f)
+		leaf_topology(c, 0x1f, apic_id, t);
+	if (base && is_amd(base))
+		leaves_amd(c, apic_id, t);
 }

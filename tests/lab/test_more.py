@@ -114,7 +114,7 @@ TESTS = [
     # RAM on both sides of the hole below 4 GiB.
     _named('memory.q35', 'q35', ['memory:5000000'], memory=5120),
     _named('memory.micro', 'micro', ['memory:5000000'], memory=5120),
-    _named('cpus.q35', 'q35', ['cpus:4', 'model'], cpus=4),
+    _named('cpus.q35', 'q35', ['cpus:4', 'topology:0.0-1+0.0-1+1.2-3+1.2-3', 'model'], cpus='4,sockets=2,cores=1,threads=2'),
     _named('cpus.micro', 'micro', ['cpus:4', 'model'], cpus=4),
     ('cpus-300.micro', many_cpus),
     # Neither PIC nor PIT.

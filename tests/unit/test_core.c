@@ -384,6 +384,7 @@ static struct kvm_cpuid2 *make_cpuid(bool amd)
 		{.function = 4, .index = 0, .eax = 0x1c004121, .flags = 1},
 		{.function = 4, .index = 3, .eax = 0x1c03c163, .flags = 1},
 		{.function = 0xb, .index = 0, .flags = 1},
+		{.function = 0x80000000, .eax = 0x80000008},
 		{.function = 0x80000001},
 		{.function = 0x80000008, .eax = 0x3030},
 		{.function = 0x8000001e},
@@ -407,7 +408,7 @@ START_TEST(cpuid_topology)
 {
 	struct kvm_cpuid2 *c = make_cpuid(false);
 
-	cpuid_for_vcpu(c, 3, &(struct cpu_topology){6}, true);
+	cpuid_for_vcpu(c, 3, &(struct cpuid_config){{1, 1, 6, 1}, .tsc_deadline = true});
 	ck_assert_uint_eq(leaf(c, 1, 0)->ebx >> 24, 3);		/* initial APIC ID */
 	ck_assert_uint_eq(leaf(c, 1, 0)->ebx >> 16 & 0xff, 8);	/* addressable IDs */
 	ck_assert(leaf(c, 1, 0)->edx & BIT(28));		/* HTT */
@@ -415,7 +416,7 @@ START_TEST(cpuid_topology)
 	ck_assert(leaf(c, 1, 0)->ecx & BIT(21));		/* x2APIC */
 	ck_assert(leaf(c, 1, 0)->ecx & BIT(24));		/* TSC deadline */
 	ck_assert_uint_eq(leaf(c, 4, 0)->eax >> 14 & 0xfff, 0); /* L1: one thread */
-	ck_assert_uint_eq(leaf(c, 4, 3)->eax >> 14 & 0xfff, 5); /* L3: six of them */
+	ck_assert_uint_eq(leaf(c, 4, 3)->eax >> 14 & 0xfff, 7); /* L3: six of them, eight IDs */
 	ck_assert_uint_eq(leaf(c, 0xb, 0)->eax, 0);		/* a thread is a core */
 	ck_assert_uint_eq(leaf(c, 0xb, 0)->ecx, 0x100);
 	ck_assert_uint_eq(leaf(c, 0xb, 1)->eax, 3); /* a core in its package: 3 bits */
@@ -426,7 +427,7 @@ START_TEST(cpuid_topology)
 	free(c);
 	/* More than 8 bits of ID. */
 	c = make_cpuid(false);
-	cpuid_for_vcpu(c, 0x12b, &(struct cpu_topology){300, true}, true);
+	cpuid_for_vcpu(c, 0x12b, &(struct cpuid_config){{1, 1, 300, 1}, .msi_ext_dest = true});
 	ck_assert_uint_eq(leaf(c, 1, 0)->ebx >> 24, 0x2b);
 	ck_assert_uint_eq(leaf(c, 1, 0)->ebx >> 16 & 0xff, 255);
 	ck_assert_uint_eq(leaf(c, 0xb, 1)->eax, 9);
@@ -440,17 +441,106 @@ START_TEST(cpuid_amd)
 {
 	struct kvm_cpuid2 *c = make_cpuid(true);
 
-	cpuid_for_vcpu(c, 1, &(struct cpu_topology){2}, false);
+	cpuid_for_vcpu(c, 1, &(struct cpuid_config){{1, 1, 2, 1}});
 	ck_assert(!(leaf(c, 1, 0)->ecx & BIT(24)));
 	ck_assert_uint_eq(leaf(c, 0x80000008, 0)->ecx, 0x1001); /* ApicIdSize 1, NC 1 */
 	ck_assert(leaf(c, 0x80000001, 0)->ecx & BIT(1));	/* CmpLegacy */
 	ck_assert_uint_eq(leaf(c, 0x8000001e, 0)->eax, 1);	/* extended APIC ID */
 	free(c);
 	c = make_cpuid(true);
-	cpuid_for_vcpu(c, 0, &(struct cpu_topology){1}, false);
+	cpuid_for_vcpu(c, 0, &(struct cpuid_config){{1, 1, 1, 1}});
 	ck_assert(!(leaf(c, 1, 0)->edx & BIT(28)));
 	ck_assert_uint_eq(leaf(c, 0x80000008, 0)->ecx, 0);
 	free(c);
+}
+END_TEST
+
+START_TEST(cpuid_dies_and_threads)
+{
+	const struct config_topology t = {2, 2, 3, 2};
+	struct kvm_cpuid2 *c = make_cpuid(false);
+	uint32_t id = cpu_apic_id(&t, 23); /* the last of all */
+
+	ck_assert_uint_eq(cpu_apic_id(&t, 0), 0);
+	ck_assert_uint_eq(cpu_apic_id(&t, 1), 1);   /* thread */
+	ck_assert_uint_eq(cpu_apic_id(&t, 2), 2);   /* core */
+	ck_assert_uint_eq(cpu_apic_id(&t, 6), 8);   /* die: three cores take two bits */
+	ck_assert_uint_eq(cpu_apic_id(&t, 12), 16); /* socket */
+	ck_assert_uint_eq(id, 0x1d);
+	cpuid_for_vcpu(c, id, &(struct cpuid_config){t});
+	ck_assert_uint_eq(leaf(c, 0, 0)->eax, 0x1f);
+	ck_assert_uint_eq(leaf(c, 1, 0)->ebx >> 16 & 0xff, 16);
+	ck_assert_uint_eq(leaf(c, 4, 0)->eax >> 14 & 0xfff, 1); /* L1: two threads */
+	ck_assert_uint_eq(leaf(c, 4, 3)->eax >> 14 & 0xfff, 7); /* L3: the die */
+	ck_assert_uint_eq(leaf(c, 4, 3)->eax >> 26, 7);		/* cores of a socket */
+	ck_assert_uint_eq(leaf(c, 0xb, 0)->eax, 1);
+	ck_assert_uint_eq(leaf(c, 0xb, 0)->ebx, 2);
+	ck_assert_uint_eq(leaf(c, 0xb, 1)->eax, 4);
+	ck_assert_uint_eq(leaf(c, 0xb, 1)->ebx, 12);
+	ck_assert_uint_eq(leaf(c, 0xb, 2)->ecx, 2);
+	ck_assert_uint_eq(leaf(c, 0x1f, 1)->eax, 3);
+	ck_assert_uint_eq(leaf(c, 0x1f, 1)->ebx, 6);
+	ck_assert_uint_eq(leaf(c, 0x1f, 2)->eax, 4);
+	ck_assert_uint_eq(leaf(c, 0x1f, 2)->ebx, 12);
+	ck_assert_uint_eq(leaf(c, 0x1f, 2)->ecx, 0x502);
+	ck_assert_uint_eq(leaf(c, 0x1f, 3)->ecx, 3);
+	ck_assert_uint_eq(leaf(c, 0x1f, 3)->edx, id);
+	free(c);
+	c = make_cpuid(true);
+	cpuid_for_vcpu(c, id, &(struct cpuid_config){t});
+	ck_assert_uint_eq(leaf(c, 0x80000008, 0)->ecx, 0x400b);
+	ck_assert_uint_eq(leaf(c, 0x80000000, 0)->eax, 0x8000001e);
+	ck_assert_uint_eq(leaf(c, 0x80000001, 0)->ecx, 1 << 22 | 1 << 1); /* TOPOEXT, CmpLegacy */
+	ck_assert_uint_eq(leaf(c, 0x8000001e, 0)->eax, id);
+	ck_assert_uint_eq(leaf(c, 0x8000001e, 0)->ebx, 0x102); /* core 2 of the die, two threads */
+	ck_assert_uint_eq(leaf(c, 0x8000001e, 0)->ecx, 0x103); /* node 3, two of a socket */
+	free(c);
+}
+END_TEST
+
+static const struct {
+	const char *text;
+	uint32_t n;
+	struct config_topology t;
+	const char *error; /* part of it */
+} cpus_case[] = {
+	/* As QEMU's -smp. */
+	{"1", 1, {1, 1, 1, 1}},
+	{"6", 6, {1, 1, 6, 1}},
+	{"cpus=6", 6, {1, 1, 6, 1}},
+	{"8,sockets=2", 8, {2, 1, 4, 1}},
+	{"8,threads=2", 8, {1, 1, 4, 2}},
+	{"8,cores=2", 8, {4, 1, 2, 1}},
+	{"8,cores=2,sockets=2", 8, {2, 1, 2, 2}},
+	{"8,dies=2", 8, {1, 2, 4, 1}},
+	{"3,maxcpus=8,sockets=2", 3, {2, 1, 4, 1}},
+	{"sockets=2,cores=3", 6, {2, 1, 3, 1}},
+	{"4096", 4096, {1, 1, 4096, 1}},
+	{"0", .error = "cpus"},
+	{"two", .error = "not a number"},
+	{"5000", .error = "4096"},
+	{"8,sockets=3", .error = "3 sockets of 1 dies of 2 cores of 1 threads are not 8"},
+	{"8,cores=16", .error = "0 sockets"},
+	{"9,maxcpus=8", .error = "more than maxcpus=8"},
+	{"sockets=4096,dies=4096,cores=4096,threads=4096", .error = "more than 4096"},
+	{"8,socket=2", .error = "sockets"},
+	{"", .error = "--cpus"},
+};
+
+START_TEST(cpus_option)
+{
+	struct config_topology t;
+	uint32_t n;
+	int r = config_parse_cpus(cpus_case[_i].text, &n, &t, &err);
+
+	if (cpus_case[_i].error) {
+		ck_assert_int_lt(r, 0);
+		ck_assert_msg(strstr(err.message, cpus_case[_i].error), "%s", err.message);
+		return;
+	}
+	ck_assert_msg(!r, "%s", err.message);
+	ck_assert_uint_eq(n, cpus_case[_i].n);
+	ck_assert_mem_eq(&t, &cpus_case[_i].t, sizeof(t));
 }
 END_TEST
 
@@ -458,7 +548,7 @@ END_TEST
 START_TEST(cpuid_addresses)
 {
 	struct kvm_cpuid2 *c = make_cpuid(true);
-	struct kvm_cpuid_entry2 *e = &c->entries[6];
+	struct kvm_cpuid_entry2 *e = &c->entries[7];
 
 	ck_assert_uint_eq(e->function, 0x80000008);
 	e->eax = 0x3028;
@@ -540,6 +630,8 @@ int main(void)
 	tc = tcase(s, "cpuid");
 	tcase_add_test(tc, cpuid_topology);
 	tcase_add_test(tc, cpuid_amd);
+	tcase_add_test(tc, cpuid_dies_and_threads);
+	tcase_add_loop_test(tc, cpus_option, 0, ARRAY_SIZE(cpus_case));
 	tcase_add_test(tc, cpuid_addresses);
 	tc = tcase(s, "libraries");
 	tcase_add_test(tc, dl_says_why);
