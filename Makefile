@@ -29,7 +29,7 @@ MAKEFLAGS += --no-builtin-rules
 # --- dependencies ----------------------------------------------------------------------------
 # liburing is linked. The others are loaded when a VM asks for what they do (vmm/dl.h), so that a VM
 # that does not use them does not pay for them; at build time only their headers are needed.
-OPTIONAL := slirp json zlib zstd lz4 lzma
+OPTIONAL := slirp json zlib zstd lz4 lzma seccomp
 WITH     := $(filter-out $(WITHOUT),$(OPTIONAL))
 ifneq ($(filter-out $(OPTIONAL),$(WITHOUT)),)
 $(error WITHOUT="$(filter-out $(OPTIONAL),$(WITHOUT))": no such dependency; there are: $(OPTIONAL))

@@ -593,6 +593,12 @@ int virtio_pci_attach(struct virtio_device *vdev, struct hako_error *err)
 	return 0;
 }
 
+void virtio_pci_confine(struct virtio_device *vdev)
+{
+	for (uint16_t v = 0; v < vdev->pci->pci.msix.nvectors; v++)
+		msix_fd(&vdev->pci->pci, v);
+}
+
 void virtio_pci_detach(struct virtio_device *vdev)
 {
 	struct virtio_pci *vp = vdev->pci;

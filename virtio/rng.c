@@ -94,6 +94,7 @@ static const struct virtio_ops rng_ops = {
 	.name = "virtio-rng",
 	.device_id = VIRTIO_ID_RNG,
 	.pci_class = 0x00ff00, /* as QEMU's: other */
+	.needs = SANDBOX_RANDOM,
 	.handle = rng_handle,
 	.drain = rng_drain,
 };

@@ -129,16 +129,20 @@ static void start_queues(struct virtio_device *vdev)
 		for_each_loop(vdev, true);
 }
 
+static int make_doorbell(struct virtqueue *vq)
+{
+	if (vq->kick_fd < 0)
+		vq->kick_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	return vq->kick_fd < 0 ? -errno : 0;
+}
+
 /* What a queue needs to run, once the driver has enabled it. */
 static bool prepare_queue(struct virtqueue *vq)
 {
 	const char *why = virtq_map(vq);
 
-	if (!why && vq->kick_fd < 0) {
-		vq->kick_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-		if (vq->kick_fd < 0)
-			why = strerror(errno);
-	}
+	if (!why && make_doorbell(vq))
+		why = strerror(errno);
 	if (why)
 		virtio_broken(vq->vdev, "queue %u: %s", vq->index, why);
 	return !why;
@@ -239,6 +243,19 @@ void virtio_device_resume(struct object *obj)
 	else if (virtio_get_status(vdev) & VIRTIO_CONFIG_S_DRIVER_OK)
 		start(vdev);
 	pthread_mutex_unlock(&vdev->lock);
+}
+
+int virtio_device_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct virtio_device *vdev = container_of(obj, struct virtio_device, obj);
+	int ret = 0;
+
+	for (uint32_t i = 0; i < vdev->nqueues && !ret; i++)
+		ret = make_doorbell(&vdev->vq[i]);
+	if (vdev->pci)
+		virtio_pci_confine(vdev);
+	sandbox_need(sb, vdev->ops->needs);
+	return ret ? error_errno(err, ret, "eventfd for a queue") : 0;
 }
 
 void virtio_set_dma(struct virtio_device *vdev, bool on)

@@ -125,6 +125,7 @@ struct virtio_ops {
 	uint16_t device_id; /* VIRTIO_ID_* */
 	uint32_t pci_class; /* class code, subclass, interface: 0x010000 */
 	size_t config_size;
+	unsigned int needs; /* enum sandbox_need */
 	/* Device-specific feature bits that are offered; called once, after create. */
 	uint64_t (*features)(struct virtio_device *vdev);
 	/* The driver has set FEATURES_OK; false refuses. vCPU thread. */
@@ -226,6 +227,8 @@ void virtio_device_free(struct virtio_device *vdev);
 void virtio_device_reset(struct object *obj);
 void virtio_device_pause(struct object *obj);
 void virtio_device_resume(struct object *obj);
+/** And .confine: makes what prepare_queue() otherwise would, in a thread that may not. */
+int virtio_device_confine(struct object *obj, struct sandbox *sb, struct hako_error *err);
 /** First entry of a device type's table: STATE_FIELD_STRUCT(struct virtio_TYPE, vdev, &virtio_device_state). */
 extern const struct state_table virtio_device_state;
 
@@ -309,6 +312,8 @@ void virtio_config_write(struct virtio_device *vdev, uint64_t offset, uint64_t v
 int virtio_pci_attach(struct virtio_device *vdev, struct hako_error *err);
 int virtio_mmio_attach(struct virtio_device *vdev, struct hako_error *err);
 void virtio_pci_detach(struct virtio_device *vdev);
+/** Make the interrupts of all vectors, which a confined thread could not. */
+void virtio_pci_confine(struct virtio_device *vdev);
 void virtio_mmio_detach(struct virtio_device *vdev);
 
 /* --- classes ------------------------------------------------------------------------------------- */
@@ -339,6 +344,7 @@ void virtio_mmio_detach(struct virtio_device *vdev);
 		.reset = virtio_device_reset,                                                     \
 		.pause = virtio_device_pause,                                                     \
 		.resume = virtio_device_resume,                                                   \
+		.confine = virtio_device_confine,                                                 \
 	};                                                                                        \
 	HAKO_CLASS(SYM)
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "sandbox.h"
 #include "vcpu.h"
 #include "vm_internal.h"
 
@@ -22,8 +23,11 @@ struct vm_control {
 	bool thread_started;
 	pthread_mutex_t lock; /* a leaf */
 	pthread_cond_t changed;
-	bool ending; /* of the thread */
-	bool ended;  /* of the VM: info is valid */
+	bool ending;		 /* of the thread */
+	bool ended;		 /* of the VM: info is valid */
+	struct sandbox *confine; /* to be entered by the thread, or NULL */
+	struct hako_error *confine_err;
+	int confine_ret;
 	struct hako_exit_info info;
 	char failure[1020]; /* vm_fail()'s first message */
 	char io_error[512]; /* vm_pause_for_error()'s, which has yet to be seen to; or "" */
@@ -270,6 +274,11 @@ static void *control_thread(void *arg)
 	pthread_setname_np(pthread_self(), "hako-control");
 	pthread_mutex_lock(&c->lock);
 	while (!c->ending) {
+		if (c->confine) {
+			c->confine_ret = sandbox_enter(c->confine, SANDBOX_MAIN, c->confine_err);
+			c->confine = NULL;
+			pthread_cond_broadcast(&c->changed);
+		}
 		if (!vm->request && !*c->io_error) {
 			pthread_cond_wait(&c->changed, &c->lock);
 			continue;
@@ -282,6 +291,20 @@ static void *control_thread(void *arg)
 	}
 	pthread_mutex_unlock(&c->lock);
 	return NULL;
+}
+
+int vm_control_confine(struct vm *vm, struct sandbox *sb, struct hako_error *err)
+{
+	struct vm_control *c = vm->control;
+
+	pthread_mutex_lock(&c->lock);
+	c->confine = sb;
+	c->confine_err = err;
+	pthread_cond_broadcast(&c->changed);
+	while (c->confine)
+		pthread_cond_wait(&c->changed, &c->lock);
+	pthread_mutex_unlock(&c->lock);
+	return c->confine_ret;
 }
 
 /* --- for the VM ------------------------------------------------------------------------------ */

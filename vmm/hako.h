@@ -71,6 +71,14 @@ HAKO_API int hako_vm_create(struct hako_vm *vm, struct hako_error *err);
 HAKO_API void hako_vm_set_log(struct hako_vm *vm, void (*log)(void *opaque, const char *line),
 			      void *opaque);
 
+/**
+ * Confine the VM's threads, and the calling one, to what they need from now on: system calls, files, privileges. Between hako_vm_create() and
+ * hako_vm_start(); it can not be undone. @mode: "on", or "strict", in which a system call that is not allowed ends the process. All calls of this VM
+ * come from this thread from then on. Other threads of the process, and what it has opened, are not concerned. Layers that the kernel lacks are left out;
+ * the log (hako_vm_set_log()) has a line for each. After a failure only hako_vm_destroy() is of use.
+ */
+HAKO_API int hako_vm_confine(struct hako_vm *vm, const char *mode, struct hako_error *err);
+
 /** What can happen to a VM while it runs. */
 enum hako_event {
 	HAKO_EVENT_IO_ERROR, /* a disk can not go on (its werror= or rerror=): paused, until hako_vm_start() has it try again */

@@ -2,7 +2,6 @@
 #include "irq.h"
 
 #include <linux/kvm.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -292,9 +291,13 @@ void msi_free(struct msi *msi)
 
 bool msi_pending(const struct msi *msi)
 {
-	struct pollfd p = {.fd = msi->fd, .events = POLLIN};
+	eventfd_t count;
 
-	return !msi->armed && poll(&p, 1, 0) == 1;
+	/* Unless it is armed nobody else reads it. */
+	if (msi->armed || eventfd_read(msi->fd, &count))
+		return false;
+	eventfd_write(msi->fd, count);
+	return true;
 }
 
 void msi_raise(struct msi *msi)

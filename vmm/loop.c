@@ -14,6 +14,7 @@
 
 #include "coroutine.h"
 #include "loop_impl.h"
+#include "sandbox.h"
 
 /* Callbacks may have a few KiB of iovecs on the stack; AddressSanitizer's frames are larger. Only what is touched takes memory. */
 #ifdef HAVE_ASAN
@@ -522,6 +523,30 @@ static int loop_start(struct loop *loop, enum loop_engine engine, struct hako_er
 	}
 	sem_destroy(&start.done);
 	return ret;
+}
+
+struct enter {
+	struct sandbox *sb;
+	struct hako_error *err;
+	int ret;
+};
+
+static void enter_sandbox(void *arg)
+{
+	struct enter *enter = arg;
+
+	enter->ret = sandbox_enter(enter->sb, SANDBOX_LOOP, enter->err);
+}
+
+int loop_confine(struct loop *loop, struct sandbox *sb, struct hako_error *err)
+{
+	struct enter enter = {sb, err, 0};
+
+	if (sandbox_needs(sb) & (SANDBOX_DISK | SANDBOX_SHARE))
+		enter.ret = loop_pool_keep(&loop->pool, sb, err);
+	if (!enter.ret)
+		loop_call(loop, enter_sandbox, &enter);
+	return enter.ret ? error_prefix(err, "event loop %s", loop->name) : 0;
 }
 
 int loop_new(struct loop **out, const char *name, enum loop_engine engine, struct hako_error *err)

@@ -15,6 +15,7 @@
 #include "util.h"
 
 struct loop;
+struct sandbox;
 
 enum loop_engine {
 	LOOP_AUTO,
@@ -32,6 +33,12 @@ void loop_free(struct loop *loop);
 enum loop_engine loop_engine(const struct loop *loop);
 /** Is this the loop's own thread? Any thread. */
 bool loop_is_current(const struct loop *loop);
+
+/**
+ * Confine the loop's thread (sandbox.h). If the VM has work that blocks, a thread is made first that may make those of the pool. From another
+ * thread, which is not confined yet.
+ */
+int loop_confine(struct loop *loop, struct sandbox *sb, struct hako_error *err);
 
 /* --- messages ---------------------------------------------------------------------------------- */
 

@@ -43,6 +43,11 @@ struct loop_pool {
 	struct loop_work *head, **tail; /* waiting */
 	unsigned int queued, threads, idle;
 	bool stop;
+	/* In a confined VM: a thread that makes the others, as the loop's may not. It has what they have. */
+	pthread_t keeper;
+	bool kept;
+	unsigned int wanted; /* threads that it is to make */
+	pthread_cond_t want;
 };
 
 struct loop_ops {
@@ -121,6 +126,8 @@ bool loop_slot_fire(struct loop_slot *slot, uint32_t revents);
 /** Before anything else is done with it, and when no thread can have work any more. */
 int loop_pool_init(struct loop_pool *pool);
 void loop_pool_free(struct loop_pool *pool);
+/** Start the pool's keeper, confined. Any thread. */
+int loop_pool_keep(struct loop_pool *pool, struct sandbox *sb, struct hako_error *err);
 /** Have work->fn called in a thread, and work->msg posted then. */
 void loop_pool_add(struct loop *loop, struct loop_work *work);
 /** One request is done. */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* A loop's pool of threads, for what blocks. */
+#include <semaphore.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <time.h>
 
 #include "loop_impl.h"
+#include "sandbox.h"
 
 #define POOL_THREADS 16
 #define POOL_IDLE_NS (5 * NSEC_PER_SEC) /* after that a thread with nothing to do ends */
@@ -58,16 +60,96 @@ static void *pool_main(void *arg)
 	return NULL;
 }
 
-/* One thread more, with the lock held. */
-static bool grow(struct loop_pool *pool)
+static bool spawn(struct loop_pool *pool)
 {
 	pthread_t thread;
 
 	if (thread_create(&thread, POOL_STACK, pool_main, pool) < 0)
 		return false;
 	pthread_detach(thread);
+	return true;
+}
+
+/* One thread more, with the lock held. */
+static bool grow(struct loop_pool *pool)
+{
+	if (pool->kept) {
+		pool->wanted++;
+		pthread_cond_signal(&pool->want);
+	} else if (!spawn(pool)) {
+		return false;
+	}
 	pool->threads++;
 	return true;
+}
+
+/* --- in a confined VM ---------------------------------------------------------------------------- */
+
+struct keep {
+	struct loop_pool *pool;
+	struct sandbox *sb;
+	struct hako_error *err;
+	int ret;
+	sem_t done;
+};
+
+/* There is no thread to be had, with the lock held: what waits is done here. */
+static void stand_in(struct loop_pool *pool)
+{
+	struct loop_work *work;
+
+	pool->threads--;
+	while (!pool->threads && pool->head && (work = take(pool)) != NULL) {
+		pthread_mutex_unlock(&pool->lock);
+		work->fn(work);
+		loop_post(work->loop, &work->msg);
+		pthread_mutex_lock(&pool->lock);
+	}
+	pthread_cond_signal(&pool->gone);
+}
+
+static void *keeper_main(void *arg)
+{
+	struct keep *keep = arg;
+	struct loop_pool *pool = keep->pool;
+	int ret;
+
+	prctl(PR_SET_NAME, "hako-pool");
+	ret = keep->ret = sandbox_enter(keep->sb, SANDBOX_WORKER, keep->err);
+	sem_post(&keep->done);
+	pthread_mutex_lock(&pool->lock);
+	while (!ret && !pool->stop) {
+		if (!pool->wanted) {
+			pthread_cond_wait(&pool->want, &pool->lock);
+			continue;
+		}
+		pool->wanted--;
+		if (!spawn(pool))
+			stand_in(pool);
+	}
+	/* What was wanted last is not made any more. */
+	pool->threads -= pool->wanted;
+	pthread_mutex_unlock(&pool->lock);
+	return NULL;
+}
+
+int loop_pool_keep(struct loop_pool *pool, struct sandbox *sb, struct hako_error *err)
+{
+	struct keep keep = {.pool = pool, .sb = sb, .err = err};
+	int ret;
+
+	sem_init(&keep.done, 0, 0);
+	ret = thread_create(&pool->keeper, POOL_STACK, keeper_main, &keep);
+	if (ret < 0) {
+		error_errno(err, ret, "thread");
+	} else {
+		while (sem_wait(&keep.done) < 0 && errno == EINTR)
+			;
+		ret = keep.ret;
+		pool->kept = true; /* also if it has failed: it is joined */
+	}
+	sem_destroy(&keep.done);
+	return ret;
 }
 
 void loop_pool_add(struct loop *loop, struct loop_work *work)
@@ -124,6 +206,7 @@ int loop_pool_init(struct loop_pool *pool)
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->work, &attr);
 	pthread_cond_init(&pool->gone, NULL);
+	pthread_cond_init(&pool->want, NULL);
 	pthread_condattr_destroy(&attr);
 	pool->tail = &pool->head;
 	return 0;
@@ -134,10 +217,16 @@ void loop_pool_free(struct loop_pool *pool)
 	pthread_mutex_lock(&pool->lock);
 	pool->stop = true;
 	pthread_cond_broadcast(&pool->work);
+	pthread_cond_broadcast(&pool->want);
+	pthread_mutex_unlock(&pool->lock);
+	if (pool->kept)
+		pthread_join(pool->keeper, NULL);
+	pthread_mutex_lock(&pool->lock);
 	while (pool->threads)
 		pthread_cond_wait(&pool->gone, &pool->lock);
 	pthread_mutex_unlock(&pool->lock);
 	pthread_cond_destroy(&pool->gone);
+	pthread_cond_destroy(&pool->want);
 	pthread_cond_destroy(&pool->work);
 	pthread_mutex_destroy(&pool->lock);
 }

@@ -7,6 +7,7 @@
 #define VMM_OBJECT_H
 
 #include "option.h"
+#include "sandbox.h"
 #include "state.h"
 
 struct vm;
@@ -54,6 +55,10 @@ struct class
 	/* Pause: when it returns nothing of this object is in flight. vCPUs are paused. Any thread that is not a loop. */
 	void (*pause)(struct object *obj);
 	void (*resume)(struct object *obj);
+	/* What it needs when threads are confined (sandbox.h): bits of enum sandbox_need. */
+	unsigned int needs;
+	/* The same, where it depends on the options; and the last chance to open and load things. Not running. NULL: nothing. */
+	int (*confine)(struct object *obj, struct sandbox *sb, struct hako_error *err);
 };
 
 /* First member of every object. */

@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "arch/x86/cpu.h"
 #include "kvm.h"
+#include "sandbox.h"
 #include "vm.h"
 
 #define KICK_SIGNAL (SIGRTMIN + 1)
@@ -21,7 +23,10 @@ struct vcpus {
 	pthread_cond_t changed; /* of any field below, or vcpu->parked */
 	uint32_t n, created;
 	bool failed, running, ending;
-	struct hako_error err; /* of the first that failed */
+	struct hako_error err;	 /* of the first that failed */
+	int kick_fd;		 /* signalfd: a thread that reads it takes its own kicks */
+	struct sandbox *confine; /* to be entered by each thread, or NULL */
+	uint32_t confined;
 };
 
 /* --- exits ----------------------------------------------------------------------------------- */
@@ -153,15 +158,21 @@ static void handle_exit(struct vcpu *v)
 
 /* --- the thread ------------------------------------------------------------------------------ */
 
-static void drain_kicks(void)
+static void drain_kicks(const struct vcpu *v)
 {
-	static const struct timespec now = {0};
+	struct signalfd_siginfo info;
+
+	while (read(v->vm->vcpus->kick_fd, &info, sizeof(info)) > 0)
+		;
+}
+
+static int make_kick_fd(void)
+{
 	sigset_t set;
 
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
-	while (sigtimedwait(&set, NULL, &now) > 0)
-		;
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 /* Let KVM take over the result of the last exit, without running the guest. */
@@ -183,6 +194,25 @@ static bool must_stop(struct vcpu *v)
 	       __atomic_load_n(&v->vm->request, __ATOMIC_ACQUIRE);
 }
 
+/* Under all->lock. */
+static void confine(struct vcpu *v)
+{
+	struct vcpus *all = v->vm->vcpus;
+	struct hako_error err;
+	int r;
+
+	pthread_mutex_unlock(&all->lock);
+	r = sandbox_enter(all->confine, SANDBOX_VCPU, &err);
+	pthread_mutex_lock(&all->lock);
+	v->confined = true;
+	all->confined++;
+	if (r && !all->failed) {
+		all->failed = true;
+		all->err = err;
+	}
+	pthread_cond_broadcast(&all->changed);
+}
+
 /* Sleep until the VM runs. False: the thread is to end. */
 static bool park(struct vcpu *v)
 {
@@ -190,12 +220,16 @@ static bool park(struct vcpu *v)
 	bool go_on;
 
 	complete_io(v);
-	drain_kicks();
+	drain_kicks(v);
 	pthread_mutex_lock(&all->lock);
 	v->parked = true;
 	pthread_cond_broadcast(&all->changed);
-	while ((!all->running || must_stop(v)) && !all->ending)
-		pthread_cond_wait(&all->changed, &all->lock);
+	while ((!all->running || must_stop(v)) && !all->ending) {
+		if (all->confine && !v->confined)
+			confine(v);
+		else
+			pthread_cond_wait(&all->changed, &all->lock);
+	}
 	v->parked = false;
 	go_on = !all->ending;
 	pthread_mutex_unlock(&all->lock);
@@ -214,7 +248,7 @@ static void run_guest(struct vcpu *v)
 			} else {
 				v->needs_completion = false;
 				if (errno == EINTR)
-					drain_kicks();
+					drain_kicks(v);
 				else if (errno != EAGAIN)
 					vm_fail(v->vm, "vCPU %u: KVM_RUN: %s", v->index,
 						strerrordesc_np(errno));
@@ -334,16 +368,19 @@ int vcpus_new(struct vm *vm, uint32_t n, struct hako_error *err)
 		bus_reader_init(&v->pio, &vm->pio);
 		bus_reader_init(&v->mmio, &vm->mmio);
 	}
+	all->kick_fd = make_kick_fd();
+	if (all->kick_fd < 0)
+		return error_errno(err, -errno, "signalfd");
 	return start_threads(vm, err);
 }
 
-int vcpus_ready(struct vm *vm, struct hako_error *err)
+/* Until @count has come to all. */
+static int wait_for_all(struct vcpus *all, const uint32_t *count, struct hako_error *err)
 {
-	struct vcpus *all = vm->vcpus;
 	int r = 0;
 
 	pthread_mutex_lock(&all->lock);
-	while (all->created < all->n)
+	while (*count < all->n)
 		pthread_cond_wait(&all->changed, &all->lock);
 	if (all->failed) {
 		r = all->err.code;
@@ -351,6 +388,30 @@ int vcpus_ready(struct vm *vm, struct hako_error *err)
 			*err = all->err;
 	}
 	pthread_mutex_unlock(&all->lock);
+	return r;
+}
+
+int vcpus_ready(struct vm *vm, struct hako_error *err)
+{
+	return wait_for_all(vm->vcpus, &vm->vcpus->created, err);
+}
+
+void vcpus_confine(struct vm *vm, struct sandbox *sb)
+{
+	struct vcpus *all = vm->vcpus;
+
+	pthread_mutex_lock(&all->lock);
+	all->confine = sb;
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->lock);
+}
+
+int vcpus_confined(struct vm *vm, struct hako_error *err)
+{
+	struct vcpus *all = vm->vcpus;
+	int r = wait_for_all(all, &all->confined, err);
+
+	all->confine = NULL;
 	return r;
 }
 
@@ -416,6 +477,8 @@ void vcpus_free(struct vm *vm)
 	}
 	pthread_mutex_destroy(&all->lock);
 	pthread_cond_destroy(&all->changed);
+	if (all->kick_fd >= 0)
+		close(all->kick_fd);
 	free(vm->vcpu);
 	free(all);
 	vm->vcpu = NULL;

@@ -14,6 +14,7 @@
 struct vm;
 struct kvm_run;
 struct cpu_state;
+struct sandbox;
 
 struct vcpu {
 	struct vm *vm;
@@ -27,6 +28,7 @@ struct vcpu {
 	bool must_stop;		    /* atomic: park before the next entry */
 	bool needs_completion;	    /* the last exit's I/O is not yet in the registers */
 	bool parked;		    /* under vcpus->lock */
+	bool confined;		    /* under vcpus->lock */
 	uint64_t exits;		    /* KVM_RUN's returns; this thread's */
 };
 
@@ -35,6 +37,9 @@ struct vcpus; /* what the vCPUs of one VM share: vm->vcpus */
 /** Start the threads of @n vCPUs, which create them in parallel. vcpus_ready() waits for the outcome. */
 int vcpus_new(struct vm *vm, uint32_t n, struct hako_error *err);
 int vcpus_ready(struct vm *vm, struct hako_error *err);
+/** Have each thread confine itself; vcpus_confined() waits for the outcome. They have never run. */
+void vcpus_confine(struct vm *vm, struct sandbox *sb);
+int vcpus_confined(struct vm *vm, struct hako_error *err);
 /** End the threads and free. */
 void vcpus_free(struct vm *vm);
 /** Let them run the guest. */

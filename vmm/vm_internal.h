@@ -5,11 +5,15 @@
 
 #include "vm.h"
 
+struct sandbox;
+
 /* Everything but KVM, the loop and memory; vm is zeroed. After a failure vm_free_common() is called. */
 int vm_init_common(struct vm *vm, struct hako_error *err);
 void vm_free_common(struct vm *vm);
 /** End all loops. The objects that used them are gone; vCPUs are still there, since a loop's last callbacks may kick them. */
 void vm_free_loops(struct vm *vm);
+/** loop_confine() for each. */
+int vm_confine_loops(struct vm *vm, struct sandbox *sb, struct hako_error *err);
 /** Devices first, then what they used, each kind in reverse order of creation. */
 void vm_destroy_objects(struct vm *vm);
 
@@ -35,6 +39,8 @@ void vm_control_set_event(struct vm *vm, void (*event)(void *, enum hako_event, 
 void vm_control_forget_error(struct vm *vm);
 /** Carry out what has been asked for, if anything has. Under vm->lock. */
 void vm_control_take(struct vm *vm);
+/** Confine the thread; when it is. Under vm->lock. */
+int vm_control_confine(struct vm *vm, struct sandbox *sb, struct hako_error *err);
 
 /* --- vm.c, under vm->lock ---------------------------------------------------------------------- */
 

@@ -56,6 +56,17 @@ int vm_iothread(struct vm *vm, const char *id, struct loop **loop, struct hako_e
 	return 0;
 }
 
+int vm_confine_loops(struct vm *vm, struct sandbox *sb, struct hako_error *err)
+{
+	struct vm_iothread *t;
+	int r = loop_confine(vm->io_loop, sb, err);
+
+	list_for_each(t, &vm->iothreads, link)
+		if (!r)
+			r = loop_confine(t->loop, sb, err);
+	return r;
+}
+
 void vm_destroy_objects(struct vm *vm)
 {
 	static const enum class_kind order[] = {CLASS_DEVICE,  CLASS_NETDEV, CLASS_BLOCKDEV,

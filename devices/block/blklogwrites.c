@@ -371,5 +371,6 @@ static const struct class logwrites_class = {
 	.bus_options = block_node_options,
 	.create = logwrites_create,
 	.destroy = logwrites_destroy,
+	.needs = SANDBOX_DISK,
 };
 HAKO_CLASS(logwrites_class);

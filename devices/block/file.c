@@ -602,6 +602,7 @@ static const struct class file_class = {
 	.bus_options = block_node_options,
 	.create = file_create,
 	.destroy = file_destroy,
+	.needs = SANDBOX_DISK,
 };
 HAKO_CLASS(file_class);
 
@@ -614,5 +615,6 @@ static const struct class host_device_class = {
 	.bus_options = block_node_options,
 	.create = file_create,
 	.destroy = file_destroy,
+	.needs = SANDBOX_DISK,
 };
 HAKO_CLASS(host_device_class);

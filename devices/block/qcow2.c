@@ -488,5 +488,6 @@ static const struct class qcow2_class = {
 	.ops = &qcow2_block_class,
 	.create = qcow2_create,
 	.destroy = qcow2_destroy,
+	.confine = qcow2_confine,
 };
 HAKO_CLASS(qcow2_class);

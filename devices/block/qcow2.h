@@ -441,6 +441,8 @@ void qcow2_packed_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
  */
 struct qcow2_codec;
 void qcow2_codec_free(struct qcow2 *q);
+/** class.confine: loads the library, since there may be compressed clusters. */
+int qcow2_confine(struct object *obj, struct sandbox *sb, struct hako_error *err);
 int64_t qcow2_pack(struct qcow2 *q, const void *in, void *out);
 /** The reverse, of @bytes at @in. -EIO: it is damaged. Any thread. */
 int qcow2_unpack(struct qcow2 *q, const void *in, uint64_t bytes, void *out);

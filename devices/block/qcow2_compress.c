@@ -192,6 +192,13 @@ static const struct qcow2_codec *get_codec(struct qcow2 *q)
 	return c;
 }
 
+/* Without it compressed clusters can not be read, as without confinement. */
+int qcow2_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	(void)get_codec(container_of(obj, struct qcow2, node.obj));
+	return 0;
+}
+
 int64_t qcow2_pack(struct qcow2 *q, const void *in, void *out)
 {
 	const struct qcow2_codec *c = get_codec(q);

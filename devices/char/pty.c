@@ -189,5 +189,6 @@ static const struct class pty_class = {
 	.ops = &pty_ops,
 	.create = pty_create,
 	.destroy = pty_destroy,
+	.needs = SANDBOX_TERMINAL,
 };
 HAKO_CLASS(pty_class);

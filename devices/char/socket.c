@@ -536,6 +536,17 @@ static const struct option socket_options[] = {
 	OPT_END,
 };
 
+static int socket_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct char_socket *s = to_socket(container_of(obj, struct chardev, obj));
+	int ret;
+
+	if (s->reconnect)
+		sandbox_need(sb, SANDBOX_RECONNECT);
+	ret = s->unlink ? sandbox_allow_removal(sb, s->path) : 0;
+	return ret ? error_errno(err, ret, "path=%s: its directory", s->path) : 0;
+}
+
 static const struct class socket_class = {
 	.name = "socket",
 	.help = "a Unix or TCP socket",
@@ -545,5 +556,7 @@ static const struct class socket_class = {
 	.ops = &socket_ops,
 	.create = socket_create,
 	.destroy = socket_destroy,
+	.needs = SANDBOX_SOCKET,
+	.confine = socket_confine,
 };
 HAKO_CLASS(socket_class);

@@ -222,5 +222,6 @@ static const struct class stdio_class = {
 	.ops = &stdio_ops,
 	.create = stdio_create,
 	.destroy = stdio_destroy,
+	.needs = SANDBOX_TERMINAL | SANDBOX_SOCKET, /* either may be a socket */
 };
 HAKO_CLASS(stdio_class);

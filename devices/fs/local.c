@@ -60,6 +60,17 @@ static void local_destroy(struct object *obj)
 	close(container_of(obj, struct fsdev, obj)->root_fd);
 }
 
+static int local_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct fsdev *fs = container_of(obj, struct fsdev, obj);
+	int ret;
+
+	sandbox_keep_ownership(sb);
+	ret = sandbox_allow_path(sb, SANDBOX_WORKER, NULL, fs->root_fd,
+				 fs->readonly ? SANDBOX_READ : SANDBOX_WRITE);
+	return ret ? error_errno(err, ret, "path=%s", fs->path) : 0;
+}
+
 static const struct option local_options[] = {
 	OPT_STRING_REQUIRED("path", struct fsdev, path, "the directory"),
 	OPT_ENUM("security_model", struct fsdev, security_model, "none", security_names,
@@ -78,5 +89,7 @@ static const struct class local_class = {
 	.options = local_options,
 	.create = local_create,
 	.destroy = local_destroy,
+	.needs = SANDBOX_SHARE,
+	.confine = local_confine,
 };
 HAKO_CLASS(local_class);

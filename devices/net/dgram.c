@@ -321,6 +321,14 @@ static const struct option dgram_options[] = {
 	OPT_END,
 };
 
+static int dgram_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct dgram *d = (struct dgram *)obj;
+	int ret = d->unlink ? sandbox_allow_removal(sb, d->local.path) : 0;
+
+	return ret ? error_errno(err, ret, "%s: its directory", d->local.path) : 0;
+}
+
 static const struct class dgram_class = {
 	.name = "dgram",
 	.help = "a datagram of a UDP or Unix socket for each frame, as QEMU's; also by multicast",
@@ -329,5 +337,7 @@ static const struct class dgram_class = {
 	.options = dgram_options,
 	.create = dgram_create,
 	.destroy = dgram_destroy,
+	.needs = SANDBOX_SOCKET | SANDBOX_SENDING,
+	.confine = dgram_confine,
 };
 HAKO_CLASS(dgram_class);

@@ -583,6 +583,17 @@ static const struct option stream_options[] = {
 	OPT_END,
 };
 
+static int stream_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct stream *s = (struct stream *)obj;
+	bool is_file = s->listen_fd >= 0 && net_address_is_file(&s->addr);
+	int ret = is_file ? sandbox_allow_removal(sb, s->addr.path) : 0;
+
+	if (s->reconnect)
+		sandbox_need(sb, SANDBOX_RECONNECT);
+	return ret ? error_errno(err, ret, "%s: its directory", s->addr.path) : 0;
+}
+
 static const struct class stream_class = {
 	.name = "stream",
 	.help = "frames over a connection of a Unix or TCP socket, as QEMU's and passt's",
@@ -591,5 +602,7 @@ static const struct class stream_class = {
 	.options = stream_options,
 	.create = stream_create,
 	.destroy = stream_destroy,
+	.needs = SANDBOX_SOCKET,
+	.confine = stream_confine,
 };
 HAKO_CLASS(stream_class);

@@ -676,6 +676,15 @@ static int tap_create(struct object *obj, struct hako_error *err)
 	return ret;
 }
 
+static int tap_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct tap *tap = (struct tap *)obj;
+
+	if (tap->netdev.vhost_fd)
+		sandbox_need(sb, SANDBOX_VHOST);
+	return 0;
+}
+
 static const struct class tap_class = {
 	.name = "tap",
 	.help = "interface of the host",
@@ -684,5 +693,7 @@ static const struct class tap_class = {
 	.options = tap_options,
 	.create = tap_create,
 	.destroy = tap_destroy,
+	.needs = SANDBOX_TAP,
+	.confine = tap_confine,
 };
 HAKO_CLASS(tap_class);

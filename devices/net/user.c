@@ -727,6 +727,23 @@ static int user_create(struct object *obj, struct hako_error *err)
 	return ret;
 }
 
+/* libslirp reads the addresses of the host's name servers again and again. */
+static int user_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct user_net *u = (struct user_net *)obj;
+	int ret;
+
+	if (u->opt.guestfwd && *u->opt.guestfwd)
+		return error_set(err, -EPERM,
+				 "guestfwd=%s: a confined program can not run commands "
+				 "(--sandbox off lets it)",
+				 *u->opt.guestfwd);
+	ret = sandbox_allow_path(sb, SANDBOX_LOOP, "/etc/resolv.conf", -1, SANDBOX_READ);
+	if (!ret && u->opt.tftp)
+		ret = sandbox_allow_path(sb, SANDBOX_LOOP, u->opt.tftp, -1, SANDBOX_READ);
+	return ret ? error_errno(err, ret, "files that are served") : 0;
+}
+
 static const struct class user_class = {
 	.name = "user",
 	.help = "network with DHCP, DNS and address translation that needs no privileges",
@@ -737,5 +754,7 @@ static const struct class user_class = {
 	.destroy = user_destroy,
 	.pause = user_pause,
 	.resume = user_resume,
+	.needs = SANDBOX_INET | SANDBOX_FILES,
+	.confine = user_confine,
 };
 HAKO_CLASS(user_class);

@@ -354,6 +354,14 @@ static const struct option vu_options[] = {
 	OPT_END,
 };
 
+static int vu_confine(struct object *obj, struct sandbox *sb, struct hako_error *err)
+{
+	struct netdev *net = &((struct vhost_user_net *)obj)->netdev;
+	int ret = sandbox_add_loop(sb, net->loop);
+
+	return ret ? error_errno(err, ret, "its loop") : 0;
+}
+
 static const struct class vu_class = {
 	.name = "vhost-user",
 	.help = "a process of the host that serves the queues, such as DPDK or Open vSwitch",
@@ -362,5 +370,7 @@ static const struct class vu_class = {
 	.options = vu_options,
 	.create = vu_create,
 	.destroy = vu_destroy,
+	.needs = SANDBOX_SOCKET | SANDBOX_SENDING,
+	.confine = vu_confine,
 };
 HAKO_CLASS(vu_class);

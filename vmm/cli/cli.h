@@ -16,6 +16,8 @@ int cli_io(int argc, char **argv);
 /** The reference part of their manual pages. */
 void cli_img_man(void);
 void cli_io_man(void);
+/** What confined threads may do. */
+int cli_help_sandbox(void);
 
 /* A sub-command, for the dispatcher, the help and the completion. */
 struct cli_command {
@@ -27,6 +29,7 @@ extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 /* What `hako run` has besides a VM's options. */
 struct cli_run_config {
 	char *image, *pidfile, *log;
+	int sandbox;
 	bool help;
 };
 extern const struct option cli_run_options[];

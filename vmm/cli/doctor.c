@@ -12,6 +12,7 @@
 #include "cli.h"
 #include "vmm/kvm.h"
 #include "vmm/loop.h"
+#include "vmm/sandbox.h"
 
 struct doctor {
 	unsigned int missing, advised;
@@ -197,6 +198,7 @@ static void check_libraries(struct doctor *d)
 		{"liblzma.so.5", "xz'ed kernels", "liblzma5"},
 		{"liblz4.so.1", "lz4'ed kernels", "liblz4-1"},
 		{"libzstd.so.1", "zstd'ed kernels", "libzstd1"},
+		{"libseccomp.so.2", "confinement by system calls", "libseccomp2"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(libs); i++) {
@@ -213,6 +215,14 @@ static void check_libraries(struct doctor *d)
 			 libs[i].package);
 		advise(d, libs[i].soname, text, remedy);
 	}
+}
+
+static void check_layer(void *opaque, const char *name, const char *text, const char *why)
+{
+	if (why)
+		advise(opaque, name, why, "meanwhile --sandbox leaves this layer out");
+	else
+		ok(name, text);
 }
 
 int cli_doctor(int argc, char **argv)
@@ -235,6 +245,7 @@ int cli_doctor(int argc, char **argv)
 	check_limit(&d, "open files", RLIMIT_NOFILE, 1024, "ulimit -n 65536");
 	check_limit(&d, "locked memory", RLIMIT_MEMLOCK, 8 * MiB, "ulimit -l unlimited");
 	check_libraries(&d);
+	sandbox_probe(check_layer, &d);
 	printf("\n");
 	if (d.missing)
 		printf("hako cannot run virtual machines here.\n");

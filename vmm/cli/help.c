@@ -176,6 +176,7 @@ static int help_all(void)
 	printf("\nhako help KIND lists the classes of a kind, hako help KIND CLASS its options:\n\n");
 	for (int i = 0; i < CLASS_KINDS; i++)
 		printf("  hako help %-12s %s\n", kinds[i].name, kinds[i].title);
+	printf("\nhako help sandbox lists what --sandbox allows.\n");
 	return 0;
 }
 
@@ -245,6 +246,8 @@ int cli_help(int argc, char **argv)
 		return help_exec();
 	if (!strcmp(topic, "test"))
 		return help_test();
+	if (!strcmp(topic, "sandbox"))
+		return cli_help_sandbox();
 	if (!strcmp(topic, "man"))
 		return help_man(argc > 2 ? argv[2] : NULL);
 	for (int i = 0; i < CLASS_KINDS; i++)

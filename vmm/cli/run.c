@@ -13,6 +13,7 @@
 #include "terminal.h"
 #include "vmm/config.h"
 #include "vmm/object.h"
+#include "vmm/vm.h"
 
 #define T struct cli_run_config
 const struct option cli_run_options[] = {
@@ -20,6 +21,9 @@ const struct option cli_run_options[] = {
 		   "write the process's number there; removed at the end"),
 	OPT_STRING("log", T, log, NULL,
 		   "stderr or a file: what the guest did that it should not have"),
+	OPT_ENUM(
+		"sandbox", T, sandbox, "off", sandbox_mode_names,
+		"confine the program before the guest runs; strict: with namespaces, and what is not allowed ends it"),
 	OPT_BOOL("help", T, help, "off", "show these options"),
 	OPT_END,
 };
@@ -185,6 +189,8 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 
 	hako_vm_set_event(run->vm, tell_event, NULL);
 	r = open_log(run, err);
+	if (run->config.sandbox == SANDBOX_STRICT)
+		sandbox_namespaces();
 	if (!r)
 		r = hako_vm_create(run->vm, err);
 	/* Not before: creation may wait, for a socket's other end for instance, and signals end the program then. */
@@ -199,6 +205,9 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 	terminal = hako_vm_get(run->vm, "terminal");
 	if (terminal)
 		r = terminal_raw(!strcmp(terminal, "signals"), err);
+	if (!r && run->config.sandbox != SANDBOX_OFF)
+		r = vm_confine((struct vm *)run->vm, run->config.sandbox,
+			       run->have_pidfile ? run->config.pidfile : NULL, err);
 	if (!r)
 		r = hako_vm_start(run->vm, err);
 	if (!r)
@@ -220,7 +229,7 @@ int cli_run(int argc, char **argv)
 	struct hako_error err;
 	int r, status = 0;
 
-	if (hako_vm_new(&run.vm, &err))
+	if (options_defaults(cli_run_options, &run.config, &err) || hako_vm_new(&run.vm, &err))
 		return cli_fail(&err);
 	r = parse(&run, argc, argv, &err);
 	if (!r && run.config.help) {
