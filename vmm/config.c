@@ -38,6 +38,9 @@ const struct option vm_config_options[] = {
 	OPT_LIST("blockdev", T, blockdev,
 		 "CLASS,node-name=ID,...: a disk node for a device's drive=ID"),
 	OPT_LIST("netdev", T, netdev, "CLASS,id=ID,...: a network for a device's netdev=ID"),
+	OPT_LIST("netdev-dump", T, netdev_dump,
+		 "FILE[,netdev=ID][,option=...]: write a network's frames to a pcap file, as "
+		 "--object filter-dump"),
 	OPT_LIST("chardev", T, chardev, "CLASS,id=ID,...: a character backend for a chardev=ID"),
 	OPT_LIST("fsdev", T, fsdev, "CLASS,id=ID,...: a directory for a device's fsdev=ID"),
 	OPT_LIST("iothread", T, iothread, "ID: a thread for disks' and cards' iothread=ID"),
@@ -368,9 +371,57 @@ static int new_netdev(struct vm *vm, const char *text, unsigned int n, struct ha
 	return new_from_text(vm, CLASS_NETDEV, "type", text, err);
 }
 
+/* Some objects are for devices and disks, others look at what has been made. */
+static int new_object_if(struct vm *vm, const char *text, bool late, struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	const struct class *cls;
+	const char *name;
+	int r = keyvals_parse(&kv, text, "qom-type", err);
+
+	name = r ? NULL : keyvals_get(&kv, "qom-type");
+	cls = name ? class_find(CLASS_OBJECT, name) : NULL;
+	if (!r && late == (cls && cls->late))
+		r = new_from_text(vm, CLASS_OBJECT, "qom-type", text, err);
+	keyvals_free(&kv);
+	return r;
+}
+
 static int new_object(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
-	return new_from_text(vm, CLASS_OBJECT, "qom-type", text, err);
+	return new_object_if(vm, text, false, err);
+}
+
+static int new_late_object(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	return new_object_if(vm, text, true, err);
+}
+
+/* Where there is one network only, it need not be named. */
+static int new_netdev_dump(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
+{
+	const struct class *cls = class_find(CLASS_OBJECT, "filter-dump");
+	const struct list *nets = &vm->objects[CLASS_NETDEV];
+	struct keyvals kv = {0};
+	char id[24];
+	int r;
+
+	snprintf(id, sizeof(id), "dump%u", n);
+	r = keyvals_parse(&kv, text, "file", err) ?: keyvals_add(&kv, "id", id);
+	if (!r && !keyvals_get(&kv, "netdev")) {
+		const struct object *net = container_of(nets->next, struct object, link);
+
+		if (nets->next == nets || nets->next->next != nets)
+			r = error_set(err, -EINVAL, "netdev=ID is missing: there %s",
+				      nets->next == nets ? "is no network"
+							 : "are several networks");
+		else
+			r = keyvals_add(&kv, "netdev", net->id);
+	}
+	if (!r)
+		r = object_new(vm, cls, &kv, NULL, err);
+	keyvals_free(&kv);
+	return r;
 }
 
 static int new_blockdev(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
@@ -431,5 +482,9 @@ int config_create_objects(struct vm *vm, struct hako_error *err)
 		r = for_list(vm, c->net, "net", new_net, err);
 	if (!r)
 		r = for_list(vm, c->device, "device", new_device, err);
+	if (!r)
+		r = for_list(vm, c->object, "object", new_late_object, err);
+	if (!r)
+		r = for_list(vm, c->netdev_dump, "netdev-dump", new_netdev_dump, err);
 	return r;
 }

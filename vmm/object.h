@@ -39,8 +39,9 @@ struct class
 	const char *help;  /* one line */
 	enum class_kind kind;
 	enum device_bus bus;
-	size_t size;			  /* of the object, which starts with struct object */
-	bool internal;			  /* made by boards only, not by the user */
+	size_t size;   /* of the object, which starts with struct object */
+	bool internal; /* made by boards only, not by the user */
+	bool late;     /* of CLASS_OBJECT: made after the networks and devices, not before them */
 	const struct option *options;	  /* NULL: none */
 	const struct option *bus_options; /* of all of a bus, of all disk nodes; or NULL */
 	const struct state_table *state;  /* NULL: nothing survives */

@@ -67,6 +67,15 @@ int vm_confine_loops(struct vm *vm, struct sandbox *sb, struct hako_error *err)
 	return r;
 }
 
+static void destroy_late_objects(struct vm *vm)
+{
+	struct object *obj, *tmp;
+
+	list_for_each_safe(obj, tmp, &vm->objects[CLASS_OBJECT], link)
+		if (obj->class->late)
+			object_destroy(obj);
+}
+
 void vm_destroy_objects(struct vm *vm)
 {
 	static const enum class_kind order[] = {CLASS_DEVICE,  CLASS_NETDEV, CLASS_BLOCKDEV,
@@ -78,6 +87,9 @@ void vm_destroy_objects(struct vm *vm)
 
 		while (!list_empty(head))
 			object_destroy(list_entry(head->prev, struct object, link));
+		/* They look at what is destroyed next. */
+		if (order[i] == CLASS_DEVICE)
+			destroy_late_objects(vm);
 	}
 }
 

@@ -18,6 +18,7 @@
 
 struct netdev;
 struct vhost_user;
+struct net_dump;
 
 /* What a backend can do, or a guest accepts; offloads as in VIRTIO_NET_F_* and TUN_F_*. */
 struct net_offloads {
@@ -73,10 +74,11 @@ struct netdev {
 	bool vhost_required;	       /* a card that can not use them is an error */
 	struct vhost_user *vhost_user; /* who serves all queues, in @loop; or NULL */
 	uint64_t vhost_features;       /* of vhost_user, when it came first */
-	uint16_t mtu;	   /* that vhost_user wants the guest to be told; 0: it does not care */
-	struct loop *loop; /* that the card's queues have to be in; NULL: any */
-	bool away;	   /* the other end is not there, so the card has no link. In @loop */
-	bool link_down;	   /* see netdev_set_link() */
+	uint16_t mtu;	       /* that vhost_user wants the guest to be told; 0: it does not care */
+	struct loop *loop;     /* that the card's queues have to be in; NULL: any */
+	bool away;	       /* the other end is not there, so the card has no link. In @loop */
+	bool link_down;	       /* see netdev_set_link() */
+	struct net_dump *dump; /* the filter-dump that is in ops; or NULL */
 	/* Set by the card that uses it; one card only. */
 	struct object *card;
 	const struct net_client_ops *client_ops;
