@@ -30,6 +30,7 @@ struct slirp_api {
 	__typeof__(slirp_input) *slirp_input;
 	__typeof__(slirp_add_hostfwd) *slirp_add_hostfwd;
 	__typeof__(slirp_add_exec) *slirp_add_exec;
+	__typeof__(slirp_add_unix) *slirp_add_unix;
 };
 
 static const struct dl_symbol slirp_symbols[] = {
@@ -40,6 +41,7 @@ static const struct dl_symbol slirp_symbols[] = {
 	DL_SYMBOL(struct slirp_api, slirp_input),
 	DL_SYMBOL(struct slirp_api, slirp_add_hostfwd),
 	DL_SYMBOL(struct slirp_api, slirp_add_exec),
+	DL_SYMBOL(struct slirp_api, slirp_add_unix),
 	{NULL, 0},
 };
 
@@ -570,9 +572,11 @@ static const struct option user_options[] = {
 	OPT_LIST("hostfwd", struct user_net, opt.hostfwd,
 		 "port of the host that leads into the guest, as "
 		 "tcp|udp:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT"),
-	OPT_LIST("guestfwd", struct user_net, opt.guestfwd,
-		 "address in the guest's network that leads to a program of the host, as "
-		 "tcp:ADDR:PORT-cmd:COMMAND"),
+	OPT_LIST(
+		"guestfwd", struct user_net, opt.guestfwd,
+		"address in the guest's network that leads to a program of the host (a new one for "
+		"each connection) or to a Unix socket, as tcp:ADDR:PORT-cmd:COMMAND or "
+		"tcp:ADDR:PORT-unix:PATH"),
 	OPT_END,
 };
 
@@ -594,12 +598,14 @@ static int user_add_hostfwd(struct user_net *u, const char *text, struct hako_er
 
 static int user_add_guestfwd(struct user_net *u, const char *text, struct hako_error *err)
 {
-	struct in_addr addr;
-	const char *command;
-	uint16_t port;
-	int ret = user_parse_guestfwd(text, &addr, &port, &command, err);
+	struct user_guestfwd f;
+	int ret = user_parse_guestfwd(text, &f, err);
 
-	if (!ret && u->api.slirp_add_exec(u->slirp, command, &addr, port) < 0)
+	if (ret)
+		return ret;
+	ret = f.command ? u->api.slirp_add_exec(u->slirp, f.command, &f.addr, f.port)
+			: u->api.slirp_add_unix(u->slirp, f.path, &f.addr, f.port);
+	if (ret < 0)
 		ret = error_set(err, -EINVAL,
 				"guestfwd=%s: the address is not in the guest's network, or taken",
 				text);

@@ -31,6 +31,13 @@ struct user_hostfwd {
 	uint16_t host_port, guest_port;
 };
 
+/* Where a connection of the guest's leads: to a program of its own, or to a Unix socket. Point into the option's text. */
+struct user_guestfwd {
+	struct in_addr addr;
+	uint16_t port;
+	const char *command, *path; /* one of them is NULL */
+};
+
 /** All addresses from the options, with defaults. -EINVAL with an error that names the option. */
 int user_addresses(const struct user_options *opt, struct user_addresses *a,
 		   struct hako_error *err);
@@ -41,8 +48,7 @@ int user_check_names(const struct user_options *opt, struct hako_error *err);
 /** "tcp|udp:[hostaddr]:hostport-[guestaddr]:guestport"; no protocol means tcp. -EINVAL. */
 int user_parse_hostfwd(const char *text, struct user_hostfwd *fwd, struct hako_error *err);
 
-/** "tcp:addr:port-cmd:command"; *@command points into @text. -EINVAL. */
-int user_parse_guestfwd(const char *text, struct in_addr *addr, uint16_t *port,
-			const char **command, struct hako_error *err);
+/** "tcp:addr:port-cmd:command" or "tcp:addr:port-unix:path". -EINVAL. */
+int user_parse_guestfwd(const char *text, struct user_guestfwd *fwd, struct hako_error *err);
 
 #endif

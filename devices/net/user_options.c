@@ -2,6 +2,7 @@
 /* Network "user": what its options say. */
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <sys/un.h>
 
 #include "devices/net/user.h"
 
@@ -231,18 +232,31 @@ syntax:
 			 text);
 }
 
-int user_parse_guestfwd(const char *text, struct in_addr *addr, uint16_t *port,
-			const char **command, struct hako_error *err)
+int user_parse_guestfwd(const char *text, struct user_guestfwd *fwd, struct hako_error *err)
 {
 	const char *p = text;
 	char field[INET_ADDRSTRLEN];
 
+	memset(fwd, 0, sizeof(*fwd));
 	if (next_field(&p, ':', field, sizeof(field)) || (field[0] && strcmp(field, "tcp")) ||
-	    next_field(&p, ':', field, sizeof(field)) || inet_pton(AF_INET, field, addr) != 1 ||
-	    next_field(&p, '-', field, sizeof(field)) || parse_port(field, false, port) ||
-	    strncmp(p, "cmd:", 4) || !p[4])
-		return error_set(err, -EINVAL, "guestfwd=%s: write tcp:ADDR:PORT-cmd:COMMAND",
-				 text);
-	*command = p + 4;
+	    next_field(&p, ':', field, sizeof(field)) ||
+	    inet_pton(AF_INET, field, &fwd->addr) != 1 ||
+	    next_field(&p, '-', field, sizeof(field)) || parse_port(field, false, &fwd->port))
+		goto syntax;
+	if (!strncmp(p, "cmd:", 4) && p[4]) {
+		fwd->command = p + 4;
+		return 0;
+	}
+	if (strncmp(p, "unix:", 5) || !p[5])
+		goto syntax;
+	fwd->path = p + 5;
+	if (strlen(fwd->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return error_set(err, -ENAMETOOLONG,
+				 "guestfwd=%s: a path has %zu characters at most", text,
+				 sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
 	return 0;
+syntax:
+	return error_set(err, -EINVAL,
+			 "guestfwd=%s: write tcp:ADDR:PORT-cmd:COMMAND or tcp:ADDR:PORT-unix:PATH",
+			 text);
 }

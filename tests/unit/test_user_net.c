@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "fake_card.h"
@@ -388,6 +389,62 @@ START_TEST(guest_connects)
 }
 END_TEST
 
+/* Each connection to an address of the guest's network is one to a Unix socket of the host; also where all else is forbidden. */
+START_TEST(guestfwd_unix)
+{
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	struct card c = {.engine = engines[_i]};
+	int l = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char options[160];
+
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "/tmp/hako-test-fwd.%d", getpid());
+	ck_assert_int_eq(bind(l, (struct sockaddr *)&sun, sizeof(sun)), 0);
+	ck_assert_int_eq(listen(l, 4), 0);
+	snprintf(options, sizeof(options), "restrict=on,guestfwd=tcp:10.0.2.100:80-unix:%s",
+		 sun.sun_path);
+	card_open(&c, "user", options);
+	announce(&c);
+	for (uint16_t i = 0; i < 3; i++) {
+		struct tcp t = {.c = &c,
+				.sport = 40000 + i,
+				.dport = 80,
+				.peer = {10, 0, 2, 100},
+				.seq = 77};
+		int fd;
+
+		tcp_send(&t, SYN, NULL, 0);
+		tcp_recv(&t, SYN | ACK, false, NULL);
+		tcp_send(&t, ACK, NULL, 0);
+		fd = accept(l, NULL, NULL);
+		ck_assert_int_ge(fd, 0);
+		talk(&t, fd);
+	}
+	close(l);
+	unlink(sun.sun_path);
+	card_close(&c);
+}
+END_TEST
+
+/* ... or to a program. */
+START_TEST(guestfwd_command)
+{
+	struct card c = {.engine = engines[_i]};
+	struct tcp t = {.c = &c, .sport = 40000, .dport = 80, .peer = {10, 0, 2, 100}, .seq = 77};
+	char buf[1500];
+
+	card_open(&c, "user", "restrict=on,guestfwd=tcp:10.0.2.100:80-cmd:tr a-z A-Z");
+	announce(&c);
+	tcp_send(&t, SYN, NULL, 0);
+	tcp_recv(&t, SYN | ACK, false, NULL);
+	tcp_send(&t, ACK, NULL, 0);
+	tcp_send(&t, ACK | PSH, "hello", 5);
+	tcp_send(&t, ACK | FIN, NULL, 0);
+	ck_assert_uint_eq(tcp_recv(&t, ACK, true, buf), 5);
+	ck_assert_mem_eq(buf, "HELLO", 5);
+	card_close(&c);
+}
+END_TEST
+
 START_TEST(restricted)
 {
 	struct card c = {.engine = engines[_i]};
@@ -572,6 +629,9 @@ static const struct {
 	{"hostfwd=tcp::2222-:22x", "22x"},
 	{"hostfwd=tcp:192.0.2.1:2222-:22", "hostfwd="}, /* no address of this host */
 	{"guestfwd=tcp:10.0.2.100:80", "guestfwd="},
+	{"guestfwd=tcp:10.0.2.100:80-unix:", "guestfwd="},
+	{"guestfwd=tcp:10.0.2.100:80-tcp:127.0.0.1:1", "guestfwd="},
+	{"guestfwd=tcp:10.0.2.100:80-unix:/" X40 X40 X40, "107 characters"},
 	{"guestfwd=udp:10.0.2.100:80-cmd:true", "guestfwd="},
 	{"guestfwd=tcp:10.9.2.100:80-cmd:true", "guestfwd="},
 	{"restrict=perhaps", "restrict"},
@@ -630,6 +690,8 @@ int main(void)
 	tcase_add_loop_test(t, arp, 0, ARRAY_SIZE(engines));
 	tcase_add_loop_test(t, hostfwd, 0, ARRAY_SIZE(engines));
 	tcase_add_loop_test(t, guest_connects, 0, ARRAY_SIZE(engines));
+	tcase_add_loop_test(t, guestfwd_unix, 0, ARRAY_SIZE(engines));
+	tcase_add_loop_test(t, guestfwd_command, 0, ARRAY_SIZE(engines));
 	tcase_add_loop_test(t, restricted, 0, ARRAY_SIZE(engines));
 	tcase_add_loop_test(t, paused, 0, ARRAY_SIZE(engines));
 	tcase_add_loop_test(t, bounded, 0, ARRAY_SIZE(engines));
