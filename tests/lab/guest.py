@@ -67,7 +67,7 @@ class Disk:
 
 
 class Net:
-    """A network card; kind is user or tap. Vhost is of taps: on, off; and so is queues, the number of queue pairs."""
+    """A network card; kind is user, tap or (hako) stream. Vhost is of taps: on, off; and so is queues, the number of queue pairs."""
 
     def __init__(self, kind, mac, tap='', forward=0, vhost='', queues=1, options=''):
         self.kind, self.mac, self.tap, self.forward = kind, mac, tap, forward
@@ -104,6 +104,8 @@ def hako_command(spec):
         if n.kind == 'tap':
             args += ['--net', f'tap,ifname={n.tap},mac={n.mac},queues={n.queues}' +
                      (f',vhost={n.vhost}' if n.vhost else '') + n.options]
+        elif n.kind == 'stream':
+            args += ['--net', f'stream,mac={n.mac}{n.options}']
         else:
             forward = f',hostfwd=tcp:127.0.0.1:{n.forward}-:80' if n.forward else ''
             args += ['--net', f'user,mac={n.mac}{forward}']
