@@ -39,6 +39,14 @@ struct take {
 	int ret;
 };
 
+static void release(void *arg)
+{
+	struct chardev *chr = arg;
+
+	chr->client_ops = NULL;
+	chr->client = NULL;
+}
+
 static void take(void *arg)
 {
 	struct take *t = arg;
@@ -55,8 +63,9 @@ static void take(void *arg)
 	chr->client = t->client;
 	chr->client_ops = t->ops;
 	if (t->ops->socket) {
-		if (chr->open)
-			chr->ops->give_socket(chr);
+		t->ret = chr->ops->give_socket(chr);
+		if (t->ret)
+			release(chr);
 		return;
 	}
 	if (chr->open && t->ops->connected)
@@ -77,28 +86,18 @@ int chardev_take(struct vm *vm, const char *id, const struct chardev_client_ops 
 	/* Before the first callback comes, which may want to write. */
 	*chr = t.chr;
 	loop_call(vm->io_loop, take, &t);
-	if (t.ret == -ENOTSOCK)
-		error_set(err, t.ret, "chardev=%s: a socket is needed", id);
-	if (t.ret) {
-		*chr = NULL;
-		return t.ret == -ENOTSOCK
-			       ? t.ret
-			       : error_set(err, t.ret, "chardev=%s: another device uses it", id);
-	}
-	return 0;
+	if (!t.ret)
+		return 0;
+	*chr = NULL;
+	return error_set(err, t.ret, "chardev=%s: %s", id,
+			 t.ret == -EBUSY      ? "another device uses it"
+			 : t.ret == -ENOTSOCK ? "a socket is needed"
+					      : "the other end has hung up");
 }
 
 void chardev_hangup(struct chardev *chr)
 {
 	chr->ops->hangup(chr);
-}
-
-static void release(void *arg)
-{
-	struct chardev *chr = arg;
-
-	chr->client_ops = NULL;
-	chr->client = NULL;
 }
 
 void chardev_release(struct chardev *chr)

@@ -34,8 +34,11 @@ struct chardev_ops {
 	size_t (*write)(struct chardev *chr, const uint8_t *buf, size_t len);
 	/* The client can receive (again). */
 	void (*accept_input)(struct chardev *chr);
-	/* Of sockets: give the connection there is to the client's socket(); and: the client has ended it. */
-	void (*give_socket)(struct chardev *chr);
+	/*
+	 * Of sockets: give the connection there is, if there is one already, to the client's socket(): -ENOTCONN if there is none and will be none; and: the client
+	 * has ended it.
+	 */
+	int (*give_socket)(struct chardev *chr);
 	void (*hangup)(struct chardev *chr);
 };
 

@@ -197,16 +197,20 @@ static void socket_accept(struct chardev *chr)
 }
 
 /* Nothing has been read yet: without a client nothing can be. */
-static void socket_give(struct chardev *chr)
+static int socket_give(struct chardev *chr)
 {
 	struct char_socket *s = to_socket(chr);
-	int fd = fcntl(s->cf.in_fd, F_DUPFD_CLOEXEC, 3);
+	int fd;
 
+	if (!chr->open)
+		return s->server || s->reconnect ? 0 : -ENOTCONN;
+	fd = fcntl(s->cf.in_fd, F_DUPFD_CLOEXEC, 3);
 	char_fd_stop(&s->cf);
 	if (fd >= 0)
 		chr->client_ops->socket(chr->client, fd);
 	else
 		loop_post(s->loop, &s->close_msg);
+	return 0;
 }
 
 static void socket_hangup(struct chardev *chr)
