@@ -739,11 +739,19 @@ static int user_confine(struct object *obj, struct sandbox *sb, struct hako_erro
 	struct user_net *u = (struct user_net *)obj;
 	int ret;
 
-	if (u->opt.guestfwd && *u->opt.guestfwd)
-		return error_set(err, -EPERM,
-				 "guestfwd=%s: a confined program can not run commands "
-				 "(--sandbox off lets it)",
-				 *u->opt.guestfwd);
+	for (char **f = u->opt.guestfwd; f && *f; f++) {
+		struct user_guestfwd fwd;
+
+		ret = user_parse_guestfwd(*f, &fwd, err);
+		if (!ret && fwd.command)
+			ret = error_set(err, -EPERM,
+					"guestfwd=%s: a confined program can not run commands "
+					"(--sandbox off lets it)",
+					*f);
+		if (ret)
+			return ret;
+		sandbox_need(sb, SANDBOX_RECONNECT);
+	}
 	ret = sandbox_allow_path(sb, SANDBOX_LOOP, "/etc/resolv.conf", -1, SANDBOX_READ);
 	if (!ret && u->opt.tftp)
 		ret = sandbox_allow_path(sb, SANDBOX_LOOP, u->opt.tftp, -1, SANDBOX_READ);
