@@ -183,6 +183,7 @@ static int qcow2_create(struct object *obj, struct hako_error *err)
 	int ret = block_node_init(node, &qcow2_ops, err);
 
 	list_init(&q->inflight);
+	list_init(&q->loads);
 	list_init(&q->l2.tables);
 	list_init(&q->refblocks.tables);
 	if (ret == 0)

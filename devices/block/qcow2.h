@@ -64,6 +64,13 @@ struct qcow2_inflight {
 	struct co_queue waiting;
 };
 
+/* A slice of an L2 table that is being read without the lock. */
+struct qcow2_load {
+	struct list link; /* q->loads */
+	uint64_t key;
+	struct co_queue waiting;
+};
+
 /* What metadata is in a cluster of the file. */
 enum qcow2_meta {
 	QCOW2_META_NONE,
@@ -142,9 +149,12 @@ struct qcow2 {
 
 	struct co_mutex lock; /* around every change of metadata, also across waits */
 	struct qcow2_cache l2, refblocks;
-	struct list inflight; /* struct qcow2_inflight */
-	bool writing;	      /* somebody uses the node for writing */
-	bool corrupt;	      /* no more writes */
+	struct list inflight;	   /* struct qcow2_inflight */
+	struct list loads;	   /* struct qcow2_load */
+	uint64_t changes;	   /* of L1 and L2 tables so far */
+	uint64_t flushes, flushed; /* so many were asked for; all up to that one are done */
+	bool writing;		   /* somebody uses the node for writing */
+	bool corrupt;		   /* no more writes */
 	bool committing;
 	bool lazy; /* refcounts are written at the end */
 
@@ -247,6 +257,8 @@ static inline void qcow2_table_put(struct qcow2_table *t)
 {
 	t->pins--;
 }
+/** Read a slice and put it into the cache, if nothing has changed meanwhile and there is room. Without the lock. */
+int qcow2_cache_preload(struct qcow2 *q, struct qcow2_cache *c, uint64_t key, uint64_t offset);
 void qcow2_table_dirty(struct qcow2 *q, struct qcow2_cache *c, struct qcow2_table *t);
 
 /** Let go of tables that were not used since the last call. */
@@ -335,6 +347,11 @@ int qcow2_load_l1(struct qcow2 *q, struct hako_error *err);
 void qcow2_set_l1(struct qcow2 *q, uint32_t index, uint64_t entry);
 /** The slice that maps @offset of the guest's disk, pinned; NULL in @table: it has no L2 table. */
 int qcow2_l2_get(struct qcow2 *q, uint64_t offset, struct qcow2_table **table);
+/**
+ * Bring that slice into the cache without the lock, several at once. What does not come this way, though it could be read, comes by
+ * qcow2_l2_get(). In a coroutine.
+ */
+int qcow2_l2_preload(struct qcow2 *q, uint64_t offset);
 /** The same for changing it: allocates the L2 table, or copies one that snapshots share. */
 int qcow2_l2_get_writable(struct qcow2 *q, uint64_t offset, struct qcow2_table **table);
 

@@ -154,7 +154,7 @@ int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t key, uint64
 		    bool fresh, struct qcow2_table **table)
 {
 	size_t size = 1ull << c->bits;
-	struct qcow2_table *t = qcow2_cache_find(c, key);
+	struct qcow2_table *t = qcow2_cache_find(c, key), *other;
 	int ret = 0;
 
 	if (t) {
@@ -178,8 +178,15 @@ int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t key, uint64
 		free(t);
 		return ret;
 	}
-	/* Only now: the fast path takes what it finds. */
-	add_table(c, t);
+	/* Only now: the fast path takes what it finds. It may have come without the lock meanwhile (qcow2_cache_preload()). */
+	other = qcow2_cache_find(c, key);
+	if (other) {
+		free(t->data);
+		free(t);
+		t = other;
+	} else {
+		add_table(c, t);
+	}
 	t->pins++;
 	t->used = true;
 	if (fresh)
@@ -188,8 +195,28 @@ int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t key, uint64
 	return 0;
 }
 
+int qcow2_cache_preload(struct qcow2 *q, struct qcow2_cache *c, uint64_t key, uint64_t offset)
+{
+	struct qcow2_table *t = new_table(c, key, offset);
+	uint64_t changes = q->changes;
+	int ret = t ? load(q, c, offset, t->data) : -ENOMEM;
+
+	if (!t)
+		return ret;
+	if (ret < 0 || q->changes != changes || q->frozen || qcow2_cache_find(c, key) ||
+	    (c->ntables >= c->max && !evict_one(c))) {
+		free(t->data);
+		free(t);
+		return ret;
+	}
+	add_table(c, t);
+	t->used = true;
+	return 0;
+}
+
 void qcow2_table_dirty(struct qcow2 *q, struct qcow2_cache *c, struct qcow2_table *t)
 {
+	q->changes++;
 	if (t->dirty)
 		return;
 	t->dirty = true;

@@ -331,7 +331,11 @@ int qcow2_map_at(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct qcow2_
 	uint64_t l2_bytes = 1ull << (q->cluster_bits + q->l2_bits);
 	int ret = 0;
 
-	if (!t || q->frozen) {
+	if (!t) {
+		ret = qcow2_l2_preload(q, offset);
+		t = qcow2_cache_find(&q->l2, offset >> q->slice_shift);
+	}
+	if (ret == 0 && (!t || q->frozen)) {
 		co_lock(&q->lock);
 		ret = qcow2_l2_get(q, offset, &t);
 		if (ret == 0 && t)

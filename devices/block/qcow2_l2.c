@@ -38,6 +38,7 @@ void qcow2_set_l1(struct qcow2 *q, uint32_t index, uint64_t entry)
 {
 	uint32_t part = index / QCOW2_DIRTY_ENTRIES;
 
+	q->changes++;
 	q->l1[index] = entry;
 	q->l1_dirty[part / 8] |= BIT(part % 8);
 	q->any_l1_dirty = true;
@@ -91,6 +92,41 @@ int qcow2_l2_get(struct qcow2 *q, uint64_t offset, struct qcow2_table **table)
 		return 0;
 	return qcow2_cache_get(q, &q->l2, offset >> q->slice_shift, l2 + in_table(q, offset), false,
 			       table);
+}
+
+/* Is there a sound table in the file, of which nothing is in memory only? */
+static bool is_loadable(const struct qcow2 *q, uint64_t index)
+{
+	uint64_t entry = index < q->l1_size ? q->l1[index] : 0, l2 = entry & QCOW2_L1_OFFSET;
+
+	return l2 && !(entry & QCOW2_L1_RESERVED) && !(l2 & (q->cluster_size - 1)) &&
+	       l2 + q->cluster_size <= READ_ONCE(q->node.file->length) && !is_l1_dirty(q, index);
+}
+
+int qcow2_l2_preload(struct qcow2 *q, uint64_t offset)
+{
+	uint64_t index = l1_index(q, offset), key = offset >> q->slice_shift;
+	struct qcow2_load mine = {.key = key}, *l;
+	unsigned int phase;
+	int ret;
+
+	if (q->frozen || qcow2_cache_find(&q->l2, key) || !is_loadable(q, index))
+		return 0;
+	list_for_each(l, &q->loads, link) {
+		if (l->key == key) {
+			co_queue_wait(&l->waiting);
+			return 0;
+		}
+	}
+	list_add_tail(&mine.link, &q->loads);
+	/* The table's cluster is not used for anything else meanwhile. */
+	phase = qcow2_enter(q);
+	ret = qcow2_cache_preload(q, &q->l2, key,
+				  (q->l1[index] & QCOW2_L1_OFFSET) + in_table(q, offset));
+	qcow2_leave(q, phase);
+	list_del(&mine.link);
+	co_queue_wake_all(&mine.waiting);
+	return ret;
 }
 
 /* The tables that are in memory have moved with the L2 table. */

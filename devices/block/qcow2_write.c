@@ -378,7 +378,7 @@ int qcow2_co_write(struct qcow2 *q, uint64_t offset, uint64_t bytes, const struc
 		   int niov)
 {
 	uint64_t done = 0, end = offset + bytes;
-	int ret = 0;
+	int ret = qcow2_l2_preload(q, offset);
 
 	if (q->dirty)
 		q->dirty(q, offset, bytes);

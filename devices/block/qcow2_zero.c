@@ -257,13 +257,20 @@ int qcow2_co_discard(struct qcow2 *q, uint64_t offset, uint64_t bytes)
 
 int qcow2_co_flush(struct qcow2 *q)
 {
+	uint64_t mine = ++q->flushes, begun;
 	int ret = 0;
 
 	if (!q->writing)
 		return 0;
 	co_lock(&q->lock);
-	block_event(q->node.file, BLOCK_EVENT_FLUSH_TO_OS);
-	ret = qcow2_commit(q);
+	/* What was asked for before a commit began is done by it. */
+	begun = q->flushes;
+	if (q->flushed < mine) {
+		block_event(q->node.file, BLOCK_EVENT_FLUSH_TO_OS);
+		ret = qcow2_commit(q);
+		if (ret == 0)
+			q->flushed = begun;
+	}
 	co_unlock(&q->lock);
 	return ret;
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* QCOW2 nodes under requests that meet: overlapping, from several loops, with errors below; compressed clusters; what is done without I/O. */
+#include <fcntl.h>
+
 #include "tests/unit/qcow2_test.h"
 
 /* --- requests that overlap --------------------------------------------------------------------- */
@@ -297,12 +299,109 @@ START_TEST(refcount_table_grows)
 }
 END_TEST
 
+/* Each read takes a while: those of slices that are not in the cache go on at once. */
+START_TEST(cold_slices)
+{
+	static const char options[] =
+		"driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=disk,"
+		"file.inject-delay.0.iotype=read,file.inject-delay.0.ns=400000000";
+	struct test_req reqs[MAX_BATCH] = {0};
+	uint8_t *bufs = malloc(MAX_BATCH * 512);
+	uint64_t begin;
+
+	set_up(_i);
+	must_sh("qemu-img create -q -f qcow2 disk 1G");
+	disk = open_node("disk", "", BLOCK_USE_WRITE);
+	for (int i = 0; i < MAX_BATCH; i++)
+		fill(disk, i * 32 * MiB, 512, i + 1);
+	close_node(disk);
+	disk = open_node(NULL, options, 0);
+	ck_assert_uint_eq(qcow2_of(disk)->l2.ntables, 0);
+	for (int i = 0; i < MAX_BATCH; i++) {
+		/* Two of each slice. */
+		reqs[i].iov[0] = (struct iovec){bufs + i * 512, 512};
+		reqs[i].req = (struct block_req){
+			.op = BLOCK_READ,
+			.offset = i / 2 * 32 * MiB,
+			.bytes = 512,
+			.iov = reqs[i].iov,
+			.niov = 1,
+		};
+	}
+	begin = clock_now();
+	run_batch(disk, reqs, MAX_BATCH);
+	/* A table and the data; one after the other it would be 3600 ms. */
+	ck_assert_uint_lt(clock_now() - begin, 2400000000);
+	for (int i = 0; i < MAX_BATCH; i++) {
+		ck_assert_int_eq(reqs[i].res, 0);
+		for (int j = 0; j < 512; j++)
+			ck_assert_uint_eq(bufs[i * 512 + j], i / 2 + 1);
+	}
+	ck_assert_uint_eq(qcow2_of(disk)->l2.ntables, MAX_BATCH / 2);
+	close_node(disk);
+	free(bufs);
+	tear_down();
+}
+END_TEST
+
+/* The number of flushes in a log of blklogwrites. */
+static unsigned int logged_flushes(void)
+{
+	struct {
+		uint64_t magic, version, count;
+		uint8_t rest[488];
+	} super;
+	uint64_t entry[64];
+	unsigned int n = 0;
+	int fd = open("log", O_RDONLY);
+	off_t at = 512;
+
+	ck_assert_int_eq(pread(fd, &super, sizeof(super), 0), sizeof(super));
+	for (uint64_t i = 0; i < super.count; i++) {
+		ck_assert_int_eq(pread(fd, entry, 512, at), 512);
+		n += entry[2] & 1;
+		at += 512 + (off_t)(entry[2] & 4 ? 0 : entry[1] * 512);
+	}
+	close(fd);
+	return n;
+}
+
+START_TEST(flushes_at_once)
+{
+	static const char options[] =
+		"driver=qcow2,file.driver=blklogwrites,file.file.driver=file,file.file.filename=disk,"
+		"file.log.filename=log";
+	struct test_req reqs[MAX_BATCH] = {0};
+	unsigned int alone, before;
+
+	set_up(_i);
+	must_sh("qemu-img create -q -f qcow2 disk 1G; truncate -s 0 log");
+	disk = open_node(NULL, options, BLOCK_USE_WRITE);
+	fill(disk, 0, 512, 1);
+	before = logged_flushes();
+	ck_assert_int_eq(flush(disk), 0);
+	alone = logged_flushes() - before;
+	ck_assert_uint_gt(alone, 1);
+	fill(disk, 64 * KiB, 512, 2);
+	for (int i = 0; i < MAX_BATCH; i++)
+		reqs[i].req = (struct block_req){.op = BLOCK_FLUSH};
+	before = logged_flushes();
+	run_batch(disk, reqs, MAX_BATCH);
+	for (int i = 0; i < MAX_BATCH; i++)
+		ck_assert_int_eq(reqs[i].res, 0);
+	/* The first one, and one for all that came behind it. */
+	ck_assert_uint_le(logged_flushes() - before, alone + 1);
+	close_node(disk);
+	tear_down();
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		overlapping_writes,   clusters_come_and_go, two_loops,
 		damaged_compression,  discard_gives_back,   large_images,
-		refcount_table_grows,
+		refcount_table_grows, cold_slices,	    flushes_at_once,
 	};
 	TCase *more = tcase_create("compressed");
 
