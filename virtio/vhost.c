@@ -203,7 +203,7 @@ static void queue_stop(struct virtq_server *server, struct virtqueue *vq)
 	q->dev->ops->run(q, false);
 	detach(q);
 	if (call(q->dev, VHOST_GET_VRING_BASE, &base, "ring index", &err)) {
-		virtio_broken(vq->vdev, "queue %u: %s", vq->index, err.message);
+		virtio_failed(vq->vdev, "queue %u: %s", vq->index, err.message);
 		return;
 	}
 	/* What it has taken it has returned: the driver's copy of the index is right, and if the driver has changed it, it is his queue. */
@@ -232,7 +232,7 @@ static void queue_reroute(struct virtq_server *server, struct virtqueue *vq)
 	int ret = set_call(q, &err);
 
 	if (ret && ret != -ENOTCONN)
-		virtio_broken(vq->vdev, "queue %u: %s", vq->index, err.message);
+		virtio_failed(vq->vdev, "queue %u: %s", vq->index, err.message);
 	else
 		vhost_interrupt(vq);
 }

@@ -312,23 +312,38 @@ void virtio_set_status(struct virtio_device *vdev, uint8_t status)
 		start(vdev);
 }
 
-void virtio_broken(struct virtio_device *vdev, const char *fmt, ...)
+static void need_reset(struct virtio_device *vdev, const char *culprit, const char *fmt, va_list ap)
 {
 	const char *name = vdev->obj.id ?: vdev->ops->name;
 	char why[160];
-	va_list ap;
 
 	if (__atomic_exchange_n(&vdev->broken, true, __ATOMIC_SEQ_CST))
 		return;
-	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
-	va_end(ap);
-	vm_log(vdev->obj.vm, "%s: stopped, as the guest's driver broke the rules: %s", name, why);
+	vm_log(vdev->obj.vm, "%s: stopped%s: %s", name, culprit, why);
 	for (uint32_t i = 0; i < vdev->nqueues; i++)
 		virtq_abandon(&vdev->vq[i]);
 	/* 2.1.2 */
 	if (add_status(vdev, VIRTIO_CONFIG_S_NEEDS_RESET) & VIRTIO_CONFIG_S_DRIVER_OK)
 		vdev->transport_ops->notify_config(vdev);
+}
+
+void virtio_broken(struct virtio_device *vdev, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	need_reset(vdev, ", as the guest's driver broke the rules", fmt, ap);
+	va_end(ap);
+}
+
+void virtio_failed(struct virtio_device *vdev, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	need_reset(vdev, " until its driver resets it", fmt, ap);
+	va_end(ap);
 }
 
 void virtio_config_changed(struct virtio_device *vdev)

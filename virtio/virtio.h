@@ -238,6 +238,10 @@ void virtio_config_changed(struct virtio_device *vdev);
 void virtio_broken(struct virtio_device *vdev, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/** The same, but it is not the driver's fault. */
+void virtio_failed(struct virtio_device *vdev, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
 static inline bool virtio_has_feature(const struct virtio_device *vdev, unsigned int bit)
 {
 	return vdev->guest_features & (1ull << bit);
