@@ -42,14 +42,14 @@ WARN  := -Wall -Wextra -Wmissing-prototypes -Wstrict-prototypes -Wshadow -Wpoint
          -Wwrite-strings -Wvla -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 # KVM's structs end in arrays of any length, whose room is the next field.
 WARN  += -Wno-gnu-variable-sized-type-not-at-end
-HARD  := -fPIC -fstack-protector-strong -fcf-protection
+HARD  := -fPIC -fstack-protector-strong -fstack-clash-protection -fcf-protection
 ifeq ($(DEBUG),1)
 OPT   := -O0 -g3
 else ifeq ($(SAN),1)
 OPT   := -O1 -g
 else
 OPT   := -O2 -g
-HARD  += -D_FORTIFY_SOURCE=2
+HARD  += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
 endif
 ifeq ($(SAN),1)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -65,7 +65,7 @@ WARN += -Werror
 endif
 CFLAGS_ALL  = -std=gnu11 $(OPT) $(WARN) $(HARD) $(SANFLAGS) $(DEFS) -I. -Ivmm -fvisibility=hidden \
               -pthread $(foreach d,$(WITH),$($d_CFLAGS)) $(CFLAGS)
-LDFLAGS_ALL = $(SANFLAGS) -pthread -Wl,-z,relro $(LDFLAGS)
+LDFLAGS_ALL = $(SANFLAGS) -pthread -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack $(LDFLAGS)
 LIBS        = -luring -ldl
 
 # --- sources ---------------------------------------------------------------------------------
