@@ -386,7 +386,7 @@ static void run_what_if(const char *disk, const char *net)
 	ck_assert_msg(WIFEXITED(status) && !WEXITSTATUS(status), "ended with 0x%x", status);
 }
 
-static char disk[64];
+static char disk[128];
 
 static void setup(void)
 {
@@ -445,6 +445,63 @@ START_TEST(a_network_may_connect)
 #else
 	printf("skip sandbox/a_network_may_connect built without libslirp\n");
 #endif
+}
+END_TEST
+
+static char share[64], shared_file[80];
+static int *shared_result;
+
+static void in_share(struct loop_work *w)
+{
+	int fd = open(shared_file, O_CREAT | O_RDWR, 0600), old;
+
+	(void)w;
+	shared_result[0] = fd < 0 ? errno : 0;
+	shared_result[1] = fd >= 0 && write(fd, "x", 1) == 1 && !ftruncate(fd, 0) ? 0 : errno;
+	shared_result[2] = result(chmod(shared_file, 0640));
+	old = open_passwd();
+	shared_result[3] = refused(old) ? 0 : EINVAL;
+	old = write_outside();
+	shared_result[4] = refused(old) ? 0 : EINVAL;
+	shared_result[5] = result(unlinkat(AT_FDCWD, shared_file, 0));
+}
+
+/* A shared directory can be used by workers, and it alone. */
+START_TEST(a_share_is_all_there_is)
+{
+	int status;
+	pid_t pid;
+
+	snprintf(share, sizeof(share), "/tmp/hako-share-%d", getpid());
+	snprintf(shared_file, sizeof(shared_file), "%s/file", share);
+	ck_assert_int_eq(mkdir(share, 0700), 0);
+	shared_result = table[0];
+	memset(table, 0xff, N * sizeof(*table));
+	pid = fork();
+	if (!pid) {
+		struct hako_vm *vm;
+
+		must(hako_vm_new(&vm, &err));
+		must(hako_vm_set(vm, "machine", "micro", &err));
+		must(hako_vm_set(vm, "memory", "32M", &err));
+		must(hako_vm_set(vm, "kernel", GUEST, &err));
+		snprintf(disk, sizeof(disk), "local,id=s,path=%s", share);
+		must(hako_vm_set(vm, "fsdev", disk, &err));
+		must(hako_vm_create(vm, &err));
+		sem_init(&reached, 0, 0);
+		must(hako_vm_confine(vm, "on", &err));
+		work.fn = in_share;
+		loop_call(((struct vm *)vm)->io_loop, submit_work, ((struct vm *)vm)->io_loop);
+		sem_wait(&reached);
+		hako_vm_destroy(vm);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	unlink(shared_file);
+	rmdir(share);
+	for (int i = 0; i < 6; i++)
+		ck_assert_msg(!shared_result[i], "step %d: %s", i, strerror(shared_result[i]));
 }
 END_TEST
 
@@ -522,6 +579,7 @@ static Suite *create_suite(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, everything_is_refused);
 	tcase_add_test(tc, a_network_may_connect);
+	tcase_add_test(tc, a_share_is_all_there_is);
 	tcase_add_test(tc, without_it_they_come_off);
 	tcase_add_test(tc, strict_ends_the_process);
 	suite_add_tcase(s, tc);

@@ -22,7 +22,7 @@ const struct option cli_run_options[] = {
 	OPT_STRING("log", T, log, NULL,
 		   "stderr or a file: what the guest did that it should not have"),
 	OPT_ENUM(
-		"sandbox", T, sandbox, "off", sandbox_mode_names,
+		"sandbox", T, sandbox, "on", sandbox_mode_names,
 		"confine the program before the guest runs; strict: with namespaces, and what is not allowed ends it"),
 	OPT_BOOL("help", T, help, "off", "show these options"),
 	OPT_END,
@@ -37,6 +37,17 @@ struct run {
 	sigset_t old_mask;
 	int signal_fd;
 };
+
+#ifdef HAVE_ASAN
+/* At the end LeakSanitizer would trace its own process, which a confined one can not. */
+static bool confined;
+
+__attribute__((visibility("default"))) int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+	return confined;
+}
+#endif
 
 static int set(struct run *run, const char *name, const char *value, struct hako_error *err)
 {
@@ -205,6 +216,9 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 	terminal = hako_vm_get(run->vm, "terminal");
 	if (terminal)
 		r = terminal_raw(!strcmp(terminal, "signals"), err);
+#ifdef HAVE_ASAN
+	confined = run->config.sandbox != SANDBOX_OFF;
+#endif
 	if (!r && run->config.sandbox != SANDBOX_OFF)
 		r = vm_confine((struct vm *)run->vm, run->config.sandbox,
 			       run->have_pidfile ? run->config.pidfile : NULL, err);
