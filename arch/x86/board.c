@@ -239,8 +239,6 @@ int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, struct hako_e
 	if (!r && (r = make_ram(vm, err)))
 		error_prefix(err, "--memory %s", vm->config->memory);
 	if (!r)
-		boot_unpack_ahead(b->boot, &vm->mem);
-	if (!r)
 		r = prepare_kvm(vm, err);
 	if (r)
 		return r;

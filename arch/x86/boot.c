@@ -13,7 +13,6 @@
  * for BOOT_MODE_PROTECTED. There is a busy TSS at 0x20.
  */
 #include <fcntl.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -21,7 +20,7 @@
 
 #include "boot_internal.h"
 
-#define AHEAD_STACK	(128 * KiB)   /* as unpack() may want */
+#define AHEAD_STACK	(64 * KiB)
 #define BOOT_INITRD_MAX 0xffffffffull /* where nothing says less; E820 keeps it below the hole */
 
 struct boot_source {
@@ -99,101 +98,50 @@ static int read_all(const struct boot_image *img, uint8_t **copy, struct hako_er
 }
 
 /*
- * A kernel that is to be unpacked is read while KVM makes the VM, which waits for other processors most of the time, and unpacked as soon
- * as there is RAM. What fails here is tried again, and reported, when the kernel is wanted.
+ * A kernel that is to be unpacked is read while KVM makes the VM, which waits for other processors most of the time. What fails here is
+ * tried again, and reported, when the kernel is wanted.
  */
 struct boot_ahead {
 	pthread_t thread;
-	sem_t go;
-	bool joined;
-	const struct boot_kernel *kernel;
-	struct memory *mem; /* set before @go; NULL: only read it */
-	uint8_t *copy;	    /* NULL: failed, or unpacked */
-	void *out;	    /* NULL: not unpacked */
-	size_t got;
+	const struct boot_image *img;
+	uint8_t *copy; /* NULL: failed */
 };
 
 static void *ahead_main(void *arg)
 {
 	struct boot_ahead *a = arg;
-	const struct boot_image *img = &a->kernel->img;
 	struct hako_error err;
 
-	if (read_all(img, &a->copy, &err))
+	if (read_all(a->img, &a->copy, &err))
 		a->copy = NULL;
-	while (sem_wait(&a->go) < 0)
-		;
-	if (!a->copy || !a->mem || a->kernel->format != BOOT_FORMAT_BZIMAGE)
-		return NULL;
-	a->out = boot_bzimage_unpack(a->kernel, a->mem, a->copy, &a->got);
-	if (a->out) {
-		munmap(a->copy, img->size);
-		a->copy = NULL;
-	}
 	return NULL;
 }
 
-static void ahead_start(struct boot_kernel *k)
+static void ahead_start(struct boot_image *img)
 {
 	struct boot_ahead *a = calloc(1, sizeof(*a));
 
 	if (!a)
 		return;
-	a->kernel = k;
-	sem_init(&a->go, 0, 0);
-	if (thread_create(&a->thread, AHEAD_STACK, ahead_main, a)) {
-		sem_destroy(&a->go);
+	a->img = img;
+	if (thread_create(&a->thread, AHEAD_STACK, ahead_main, a))
 		free(a);
-	} else {
-		k->img.ahead = a;
-	}
-}
-
-static struct boot_ahead *ahead_join(struct boot_image *img)
-{
-	struct boot_ahead *a = img->ahead;
-
-	if (a && !a->joined) {
-		sem_post(&a->go);
-		pthread_join(a->thread, NULL);
-		a->joined = true;
-	}
-	return a;
+	else
+		img->ahead = a;
 }
 
 static uint8_t *ahead_take(struct boot_image *img)
 {
-	struct boot_ahead *a = ahead_join(img);
+	struct boot_ahead *a = img->ahead;
 	uint8_t *copy = NULL;
 
 	if (a) {
+		pthread_join(a->thread, NULL);
 		copy = a->copy;
-		sem_destroy(&a->go);
 		free(a);
 		img->ahead = NULL;
 	}
 	return copy;
-}
-
-bool boot_image_unpacked(struct boot_image *img, const void *out, size_t *got)
-{
-	struct boot_ahead *a = ahead_join(img);
-
-	if (!a || a->out != out)
-		return false;
-	*got = a->got;
-	ahead_take(img);
-	return true;
-}
-
-void boot_unpack_ahead(struct boot_source *src, struct memory *mem)
-{
-	struct boot_ahead *a = src->kernel.img.ahead;
-
-	if (a) {
-		a->mem = mem;
-		sem_post(&a->go);
-	}
 }
 
 int boot_image_copy(struct boot_image *img, uint8_t **copy, struct hako_error *err)
@@ -263,7 +211,7 @@ static int source_open(struct boot_source *s, const struct boot_config *config,
 		return ret;
 	if (s->kernel.format == BOOT_FORMAT_PACKED ||
 	    (s->kernel.format == BOOT_FORMAT_BZIMAGE && s->decompress != BOOT_DECOMPRESS_GUEST))
-		ahead_start(&s->kernel);
+		ahead_start(&s->kernel.img);
 	if (!config->initrd)
 		return 0;
 	s->initrd_path = strdup(config->initrd);

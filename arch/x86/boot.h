@@ -81,8 +81,6 @@ struct boot_source; /* opened and checked files */
  */
 int boot_open(const struct boot_config *config, struct boot_source **src, struct hako_error *err);
 void boot_close(struct boot_source *src);
-/** There is RAM, and nothing in it: what takes long of the first boot_install() may begin, in a thread. Optional. */
-void boot_unpack_ahead(struct boot_source *src, struct memory *mem);
 
 /**
  * Put all of it into guest RAM; again after each reset. @rsdp: address of the board's ACPI RSDP,

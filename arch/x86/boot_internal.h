@@ -24,7 +24,8 @@ struct boot_image {
 	int fd;		  /* if @data is NULL */
 	const uint8_t *data;
 	uint64_t size;
-	struct boot_ahead *ahead; /* a thread reads and unpacks it beforehand, or NULL */
+	struct boot_ahead
+		*ahead; /* a thread reads all of the file for boot_image_copy(), or NULL */
 };
 
 /** Copy @len bytes at @off. -ENODATA with a message that names sizes if the image ends before. */
@@ -36,9 +37,6 @@ int boot_image_read(const struct boot_image *img, uint64_t off, void *buf, uint6
  * somebody shortens it.
  */
 int boot_image_copy(struct boot_image *img, uint8_t **copy, struct hako_error *err);
-
-/** Has the payload been unpacked to @out beforehand? Then *@got bytes; once only. */
-bool boot_image_unpacked(struct boot_image *img, const void *out, size_t *got);
 
 /* --- kernels ---------------------------------------------------------------------------------- */
 
@@ -139,9 +137,6 @@ int boot_multiboot_info(struct boot_install *in, const struct boot_kernel *k,
 bool boot_bzimage_is(const uint8_t *head, size_t len);
 int boot_bzimage_parse(struct boot_kernel *k, const uint8_t *head, size_t len,
 		       struct hako_error *err);
-/** Unpack the payload of @file, which holds all of @k, to where it is wanted. NULL: not possible. Any thread. */
-void *boot_bzimage_unpack(const struct boot_kernel *k, struct memory *mem, const uint8_t *file,
-			  size_t *got);
 int boot_bzimage_load(struct boot_install *in, struct boot_kernel *k, struct hako_error *err);
 /** Fill boot_params from the setup header @hdr, NULL for an ELF that has none. */
 int boot_linux_params(struct boot_install *in, const struct setup_header *hdr,

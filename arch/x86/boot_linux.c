@@ -199,51 +199,22 @@ by_copy:
 	return ret;
 }
 
-static int unpack_file(const struct boot_kernel *k, const uint8_t *file, void *out, size_t room,
-		       size_t *got, struct hako_error *err)
-{
-	const struct setup_header *h = &k->bz.hdr;
-	const uint8_t *payload = file + k->bz.pm_offset + h->payload_offset;
-
-	return unpack(unpack_detect(payload, h->payload_length), payload, h->payload_length, out,
-		      room, got, err);
-}
-
 static int unpack_payload(struct boot_kernel *k, void *out, size_t room, size_t *got,
 			  struct hako_error *err)
 {
+	const struct setup_header *h = &k->bz.hdr;
+	const uint8_t *payload;
 	uint8_t *file;
 	int ret;
 
-	if (boot_image_unpacked(&k->img, out, got))
-		return 0;
 	ret = boot_image_copy(&k->img, &file, err);
 	if (ret)
 		return ret;
-	ret = unpack_file(k, file, out, room, got, err);
+	payload = file + k->bz.pm_offset + h->payload_offset;
+	ret = unpack(unpack_detect(payload, h->payload_length), payload, h->payload_length, out,
+		     room, got, err);
 	munmap(file, k->img.size);
 	return ret ? error_prefix(err, "%s", k->img.path) : 0;
-}
-
-static bool can_unpack(const struct boot_kernel *k)
-{
-	const struct setup_header *h = &k->bz.hdr;
-
-	return h->payload_length && h->init_size && (h->xloadflags & XLF_KERNEL_64) && !k->img.data;
-}
-
-void *boot_bzimage_unpack(const struct boot_kernel *k, struct memory *mem, const uint8_t *file,
-			  size_t *got)
-{
-	uint64_t base = k->bz.hdr.pref_address - VMLINUX_OFFSET;
-	uint64_t room = k->bz.hdr.init_size + VMLINUX_OFFSET;
-	struct hako_error err;
-	void *out;
-
-	if (!can_unpack(k) || base < BOOT_KERNEL_MIN)
-		return NULL;
-	out = memory_ptr(mem, base, room);
-	return out && !unpack_file(k, file, out, room, got, &err) ? out : NULL;
 }
 
 /* -EOPNOTSUPP if this is something for the kernel's own unpacker. */
@@ -255,7 +226,7 @@ static int load_unpacked(struct boot_install *in, struct boot_kernel *k, struct 
 	size_t got;
 	int ret;
 
-	if (!can_unpack(k))
+	if (!h->payload_length || !room || !(h->xloadflags & XLF_KERNEL_64) || k->img.data)
 		return error_set(err, -EOPNOTSUPP,
 				 "%s: has no payload that can be unpacked on the host",
 				 k->img.path);

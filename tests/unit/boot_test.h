@@ -26,7 +26,6 @@ static struct memory mem;
 static struct e820 map;
 static struct boot_entry entry;
 static struct hako_error err;
-static bool ahead; /* boot() begins to unpack as soon as there is RAM */
 
 /* --- files ------------------------------------------------------------------------------------ */
 
@@ -56,8 +55,6 @@ static inline int boot(const void *data, size_t len, const struct boot_config *b
 	config.kernel = f.path;
 	ret = boot_open(&config, &src, &err);
 	if (!ret) {
-		if (ahead)
-			boot_unpack_ahead(src, &mem);
 		ret = boot_install(src, &mem, &map, 0xe0000, &entry, &err);
 		boot_close(src);
 	}
