@@ -18,7 +18,6 @@
 	0x3f /* VIRTIO_NET_RSS_HASH_TYPE_*: IPv4 and IPv6, without and with TCP, UDP */
 #define NET_RSS_KEY   40
 #define NET_RSS_TABLE 128
-#define NET_HDR_LEN   12	   /* struct virtio_net_hdr_v1 */
 #define NET_FRAME_MAX (65535 + 18) /* the largest IP packet, with Ethernet header and VLAN tag */
 #define NET_MAC_TABLE 64
 #define NET_RX_IOV    (2 * VIRTIO_MAX_SEGMENTS)

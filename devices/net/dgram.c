@@ -12,8 +12,6 @@
 #include "vmm/iov.h"
 #include "vmm/vm.h"
 
-#define NET_HDR	  12 /* struct virtio_net_hdr_v1 */
-#define ETH_HDR	  14
 #define IOV_LIMIT 1024 /* UIO_MAXIOV */
 #define RETRY_NS  200000
 
@@ -40,13 +38,13 @@ static struct iovec *dgram_skip_header(struct dgram *d, const struct iovec *iov,
 
 	*niov = MIN(*niov, IOV_LIMIT);
 	memcpy(p, iov, *niov * sizeof(*iov));
-	*niov = iov_skip(&p, *niov, NET_HDR);
+	*niov = iov_skip(&p, *niov, NET_HDR_LEN);
 	return p;
 }
 
 static ssize_t dgram_recv(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov)
 {
-	static const uint8_t hdr[NET_HDR] = {[10] = 1}; /* num_buffers */
+	static const uint8_t hdr[NET_HDR_LEN] = {[10] = 1}; /* num_buffers */
 	struct dgram *d = container_of(net, struct dgram, netdev);
 	struct msghdr msg = {0};
 	int k = niov, tries = 16;
@@ -62,8 +60,8 @@ static ssize_t dgram_recv(struct netdev *net, unsigned int queue, const struct i
 		return -EAGAIN;
 	if (n < ETH_HDR || (msg.msg_flags & MSG_TRUNC))
 		return -EMSGSIZE;
-	iov_write(iov, niov, 0, hdr, NET_HDR);
-	return NET_HDR + n;
+	iov_write(iov, niov, 0, hdr, NET_HDR_LEN);
+	return NET_HDR_LEN + n;
 }
 
 /*
@@ -90,7 +88,7 @@ static ssize_t dgram_send(struct netdev *net, unsigned int queue, const struct i
 		n = sendmsg(d->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (n < 0 && (errno == EINTR || errno == ECONNREFUSED) && --tries);
 	if (n >= 0)
-		return NET_HDR + n;
+		return NET_HDR_LEN + n;
 	if (errno != EAGAIN && errno != ENOBUFS)
 		return -errno;
 	d->send_blocked = true;
@@ -158,18 +156,13 @@ static void dgram_recv_enable(struct netdev *net, unsigned int queue, bool on)
 		loop_watch_set(&d->watch, POLLIN);
 }
 
-static int dgram_set_offloads(struct netdev *net, const struct net_offloads *o)
-{
-	return o->csum || o->tso4 || o->tso6 || o->ecn || o->ufo || o->uso ? -EOPNOTSUPP : 0;
-}
-
 static const struct netdev_ops dgram_ops = {
 	.start = dgram_start,
 	.stop = dgram_stop,
 	.recv_enable = dgram_recv_enable,
 	.recv = dgram_recv,
 	.send = dgram_send,
-	.set_offloads = dgram_set_offloads,
+	.set_offloads = netdev_no_offloads,
 };
 
 /* --- class ------------------------------------------------------------------------------------- */

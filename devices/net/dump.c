@@ -12,7 +12,6 @@
 #include "vmm/iov.h"
 #include "vmm/vm.h"
 
-#define NET_HDR	  12 /* struct virtio_net_hdr_v1 */
 #define FRAME_MAX 70000
 
 /* The file starts with one of these, each frame with a record; in the host's byte order. */
@@ -56,7 +55,7 @@ struct net_dump {
 /* A frame of @total bytes with its header. Under lock. */
 static void dump_write(struct net_dump *d, const struct iovec *iov, int niov, size_t total)
 {
-	struct pcap_record r = {.len = total - NET_HDR};
+	struct pcap_record r = {.len = total - NET_HDR_LEN};
 	struct timespec now;
 	ssize_t n;
 
@@ -68,7 +67,7 @@ static void dump_write(struct net_dump *d, const struct iovec *iov, int niov, si
 	r.stored = MIN(r.len, d->maxlen);
 	r.stored = MIN(r.stored, FRAME_MAX);
 	memcpy(d->record, &r, sizeof(r));
-	iov_read(iov, niov, NET_HDR, d->record + sizeof(r), r.stored);
+	iov_read(iov, niov, NET_HDR_LEN, d->record + sizeof(r), r.stored);
 	n = write(d->fd, d->record, sizeof(r) + r.stored);
 	if (n == (ssize_t)(sizeof(r) + r.stored))
 		return;
@@ -79,7 +78,7 @@ static void dump_write(struct net_dump *d, const struct iovec *iov, int niov, si
 
 static void dump_frame(struct net_dump *d, const struct iovec *iov, int niov, size_t total)
 {
-	if (total <= NET_HDR)
+	if (total <= NET_HDR_LEN)
 		return;
 	pthread_mutex_lock(&d->lock);
 	dump_write(d, iov, niov, total);

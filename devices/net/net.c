@@ -86,3 +86,8 @@ int netdev_set_link(struct vm *vm, const char *id, bool up, struct hako_error *e
 	in_loop(net, tell_link, net);
 	return 0;
 }
+
+int netdev_no_offloads(struct netdev *net, const struct net_offloads *o)
+{
+	return o->csum || o->tso4 || o->tso6 || o->ecn || o->ufo || o->uso ? -EOPNOTSUPP : 0;
+}

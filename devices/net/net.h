@@ -11,6 +11,9 @@
 
 #include <sys/uio.h>
 
+#define NET_HDR_LEN 12 /* struct virtio_net_hdr_v1, before each frame */
+#define ETH_HDR	    14
+
 #include "vmm/loop.h"
 #include "vmm/object.h"
 
@@ -62,6 +65,9 @@ struct netdev_ops {
 	/* Show the network that the card's link is up or down; NULL: it can not see it. Any thread. */
 	void (*set_link)(struct netdev *net, bool up);
 };
+
+/** set_offloads of a network that has none: -EOPNOTSUPP if one is wanted. */
+int netdev_no_offloads(struct netdev *net, const struct net_offloads *o);
 
 /* First member of every backend. */
 struct netdev {

@@ -17,8 +17,6 @@
 #include "vmm/iov.h"
 #include "vmm/vm.h"
 
-#define NET_HDR	   12 /* struct virtio_net_hdr_v1 */
-#define ETH_HDR	   14
 #define LENGTH	   4
 #define FRAME_MAX  (65536 + 4096) /* QEMU's limit */
 #define BUFFER	   (256 * KiB)
@@ -259,11 +257,11 @@ static ssize_t stream_send(struct netdev *net, unsigned int queue, const struct 
 
 	for (int i = 0; i < niov; i++)
 		total += iov[i].iov_len;
-	if (total <= NET_HDR || total > NET_HDR + FRAME_MAX)
-		return total <= NET_HDR ? -EINVAL : -EMSGSIZE;
+	if (total <= NET_HDR_LEN || total > NET_HDR_LEN + FRAME_MAX)
+		return total <= NET_HDR_LEN ? -EINVAL : -EMSGSIZE;
 	if (s->fd < 0 || s->connecting)
 		return -ENOTCONN;
-	len = total - NET_HDR;
+	len = total - NET_HDR_LEN;
 	if (!stream_room(s, LENGTH + len)) {
 		s->send_blocked = true;
 		return -EAGAIN;
@@ -272,7 +270,7 @@ static ssize_t stream_send(struct netdev *net, unsigned int queue, const struct 
 		return -ENOTCONN;
 	length = htobe32(len);
 	memcpy(b->data + b->tail, &length, LENGTH);
-	iov_read(iov, niov, NET_HDR, b->data + b->tail + LENGTH, len);
+	iov_read(iov, niov, NET_HDR_LEN, b->data + b->tail + LENGTH, len);
 	b->tail += LENGTH + len;
 	loop_defer(s->loop, &s->flush);
 	return total;
@@ -332,7 +330,7 @@ static ssize_t stream_first(struct stream *s)
 static ssize_t stream_recv(struct netdev *net, unsigned int queue, const struct iovec *iov,
 			   int niov)
 {
-	static const uint8_t hdr[NET_HDR] = {[10] = 1}; /* num_buffers */
+	static const uint8_t hdr[NET_HDR_LEN] = {[10] = 1}; /* num_buffers */
 	struct stream *s = container_of(net, struct stream, netdev);
 	ssize_t len;
 	size_t n;
@@ -343,10 +341,10 @@ static ssize_t stream_recv(struct netdev *net, unsigned int queue, const struct 
 		if (s->fd < 0 || stream_read(s))
 			return -EAGAIN;
 	}
-	n = iov_write(iov, niov, 0, hdr, NET_HDR);
-	n += iov_write(iov, niov, NET_HDR, s->rx.data + s->rx.head, len);
+	n = iov_write(iov, niov, 0, hdr, NET_HDR_LEN);
+	n += iov_write(iov, niov, NET_HDR_LEN, s->rx.data + s->rx.head, len);
 	s->rx.head += len;
-	return n < NET_HDR + len ? -EMSGSIZE : (ssize_t)n;
+	return n < NET_HDR_LEN + len ? -EMSGSIZE : (ssize_t)n;
 }
 
 /* Edge-triggered, as tap: the card reads until there is nothing more. What is armed and not wanted stays armed until it comes. */
@@ -437,18 +435,13 @@ static void stream_recv_enable(struct netdev *net, unsigned int queue, bool on)
 		stream_update_watch(s);
 }
 
-static int stream_set_offloads(struct netdev *net, const struct net_offloads *o)
-{
-	return o->csum || o->tso4 || o->tso6 || o->ecn || o->ufo || o->uso ? -EOPNOTSUPP : 0;
-}
-
 static const struct netdev_ops stream_ops = {
 	.start = stream_start,
 	.stop = stream_stop,
 	.recv_enable = stream_recv_enable,
 	.recv = stream_recv,
 	.send = stream_send,
-	.set_offloads = stream_set_offloads,
+	.set_offloads = netdev_no_offloads,
 };
 
 /* --- class --------------------------------------------------------------------------------------- */

@@ -15,7 +15,6 @@
 #include "devices/net/net.h"
 #include "vmm/vm.h"
 
-#define NET_HDR	    12	 /* struct virtio_net_hdr_v1 */
 #define TAP_IOV_MAX 1024 /* UIO_MAXIOV */
 
 #ifndef TUN_F_USO4 /* Linux 6.2 */
@@ -152,7 +151,7 @@ static void tap_recv_enable(struct netdev *net, unsigned int queue, bool on)
 /* The elements of @iov behind the first 12 bytes, in q->iov. */
 static int tap_skip_header(struct tap_queue *q, const struct iovec *iov, int niov)
 {
-	size_t skip = NET_HDR;
+	size_t skip = NET_HDR_LEN;
 	int n = 0;
 
 	for (int i = 0; i < niov && n < TAP_IOV_MAX; i++) {
@@ -169,11 +168,11 @@ static int tap_skip_header(struct tap_queue *q, const struct iovec *iov, int nio
 
 static void tap_zero_header(const struct iovec *iov, int niov)
 {
-	static const uint8_t hdr[NET_HDR] = {[10] = 1}; /* num_buffers */
+	static const uint8_t hdr[NET_HDR_LEN] = {[10] = 1}; /* num_buffers */
 	size_t done = 0;
 
-	for (int i = 0; i < niov && done < NET_HDR; i++) {
-		size_t n = MIN(NET_HDR - done, iov[i].iov_len);
+	for (int i = 0; i < niov && done < NET_HDR_LEN; i++) {
+		size_t n = MIN(NET_HDR_LEN - done, iov[i].iov_len);
 
 		memcpy(iov[i].iov_base, hdr + done, n);
 		done += n;
@@ -198,7 +197,7 @@ static ssize_t tap_recv(struct netdev *net, unsigned int queue, const struct iov
 	if (n < 0)
 		return -errno;
 	tap_zero_header(iov, niov);
-	return NET_HDR + n;
+	return NET_HDR_LEN + n;
 }
 
 static ssize_t tap_send(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov)
@@ -214,7 +213,7 @@ static ssize_t tap_send(struct netdev *net, unsigned int queue, const struct iov
 
 		if (!k)
 			return -EINVAL;
-		hdr = NET_HDR;
+		hdr = NET_HDR_LEN;
 		n = writev(q->fd, q->iov, k);
 	}
 	if (n >= 0)
@@ -476,7 +475,7 @@ static int tap_take_fds(struct tap *tap, bool *vnet_hdr, struct hako_error *err)
 static int tap_probe_offloads(struct tap *tap, struct hako_error *err)
 {
 	struct net_offloads *o = &tap->netdev.offloads;
-	int fd = tap->queue[0].fd, size = NET_HDR, on = 1;
+	int fd = tap->queue[0].fd, size = NET_HDR_LEN, on = 1;
 
 	for (unsigned int i = 0; i < tap->nqueues; i++) {
 		if (ioctl(tap->queue[i].fd, TUNSETVNETHDRSZ, &size))

@@ -16,7 +16,6 @@
 #include "vmm/dl.h"
 #include "vmm/vm.h"
 
-#define NET_HDR		 12	      /* struct virtio_net_hdr_v1 */
 #define FRAME_MAX	 (65536 + 18) /* with Ethernet header and a VLAN tag */
 #define FRAMES_CAP	 (256 * KiB)  /* of frames that the card has not taken yet */
 #define FRAMES_HIGH	 (FRAMES_CAP / 2)
@@ -471,7 +470,7 @@ static void user_recv_enable(struct netdev *net, unsigned int queue, bool on)
 
 static ssize_t user_recv(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov)
 {
-	static const uint8_t hdr[NET_HDR] = {[10] = 1}; /* num_buffers */
+	static const uint8_t hdr[NET_HDR_LEN] = {[10] = 1}; /* num_buffers */
 	struct user_net *u = container_of(net, struct user_net, netdev);
 	const uint8_t *frame;
 	size_t done = 0, total;
@@ -480,15 +479,16 @@ static ssize_t user_recv(struct netdev *net, unsigned int queue, const struct io
 	frame = frames_first(&u->frames, &len);
 	if (!frame)
 		return -EAGAIN;
-	total = NET_HDR + len;
+	total = NET_HDR_LEN + len;
 	for (int i = 0; i < niov && done < total; i++) {
 		size_t n = MIN(iov[i].iov_len, total - done);
-		size_t h = done < NET_HDR ? MIN(n, NET_HDR - done) : 0;
+		size_t h = done < NET_HDR_LEN ? MIN(n, NET_HDR_LEN - done) : 0;
 
 		if (h)
 			memcpy(iov[i].iov_base, hdr + done, h);
 		if (n > h)
-			memcpy((uint8_t *)iov[i].iov_base + h, frame + done + h - NET_HDR, n - h);
+			memcpy((uint8_t *)iov[i].iov_base + h, frame + done + h - NET_HDR_LEN,
+			       n - h);
 		done += n;
 	}
 	frames_drop_first(&u->frames, len);
@@ -502,7 +502,7 @@ static ssize_t user_recv(struct netdev *net, unsigned int queue, const struct io
 static ssize_t user_send(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov)
 {
 	struct user_net *u = container_of(net, struct user_net, netdev);
-	size_t skip = NET_HDR, len = 0, total = 0;
+	size_t skip = NET_HDR_LEN, len = 0, total = 0;
 
 	for (int i = 0; i < niov; i++) {
 		size_t n = iov[i].iov_len, s = MIN(skip, n);
@@ -523,18 +523,13 @@ static ssize_t user_send(struct netdev *net, unsigned int queue, const struct io
 	return total;
 }
 
-static int user_set_offloads(struct netdev *net, const struct net_offloads *o)
-{
-	return o->csum || o->tso4 || o->tso6 || o->ecn || o->ufo || o->uso ? -EOPNOTSUPP : 0;
-}
-
 static const struct netdev_ops user_ops = {
 	.start = user_start,
 	.stop = user_stop,
 	.recv_enable = user_recv_enable,
 	.recv = user_recv,
 	.send = user_send,
-	.set_offloads = user_set_offloads,
+	.set_offloads = netdev_no_offloads,
 };
 
 /* --- class ------------------------------------------------------------------------------------- */

@@ -228,4 +228,25 @@ static inline struct card_frame *card_next(struct card *c, unsigned int ms)
 	return f;
 }
 
+static inline bool all_are(const uint8_t *p, size_t len, uint8_t fill)
+{
+	for (size_t i = 0; i < len; i++)
+		if (p[i] != fill)
+			return false;
+	return true;
+}
+
+/* The card gets a frame of @len bytes @fill, whose header asks for nothing. */
+static inline void expect_frame(struct card *c, size_t len, uint8_t fill)
+{
+	struct card_frame *f = card_next(c, 5000);
+
+	ck_assert_msg(f, "no frame");
+	ck_assert_uint_eq(f->len, len);
+	ck_assert(all_are(f->data, len, fill));
+	ck_assert_uint_eq(f->hdr[0] | f->hdr[1], 0);
+	ck_assert_uint_eq(f->hdr[10], 1); /* num_buffers */
+	free(f);
+}
+
 #endif

@@ -11,26 +11,6 @@
 
 static const enum loop_engine engines[] = {LOOP_AUTO, LOOP_THREADS};
 
-static bool all_are(const uint8_t *p, size_t len, uint8_t fill)
-{
-	for (size_t i = 0; i < len; i++)
-		if (p[i] != fill)
-			return false;
-	return true;
-}
-
-static void expect_frame(struct card *c, size_t len, uint8_t fill)
-{
-	struct card_frame *f = card_next(c, 5000);
-
-	ck_assert_msg(f, "no frame");
-	ck_assert_uint_eq(f->len, len);
-	ck_assert(all_are(f->data, len, fill));
-	ck_assert_uint_eq(f->hdr[0] | f->hdr[1], 0);
-	ck_assert_uint_eq(f->hdr[10], 1); /* num_buffers */
-	free(f);
-}
-
 static void card_sends(struct card *c, size_t len, uint8_t fill)
 {
 	static uint8_t buf[70000];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* vhost-user: network cards whose queues a back end serves; with honest back ends, with such as lie, and such as die. */
 #include "devices/char/char.h"
+#include "suite.h"
 #include "vhost_peer.h"
 #include "virtio/net.h"
 #include "virtio_net_rig.h"
@@ -540,8 +541,6 @@ int main(void)
 {
 	Suite *s = suite_create("vhost_user");
 	TCase *t = tcase_create("cards");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(t, served, 0, ARRAY_SIZE(kinds));
 	tcase_add_loop_test(t, offers, 0, 2);
@@ -559,9 +558,5 @@ int main(void)
 	tcase_add_test(t, too_late);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return run_suite(s);
 }

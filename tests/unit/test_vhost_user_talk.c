@@ -3,6 +3,7 @@
 #include <dirent.h>
 
 #include "vhost_peer.h"
+#include "suite.h"
 #include "vmm/vm.h"
 
 #define WANTED                                                                                     \
@@ -243,8 +244,6 @@ int main(void)
 {
 	Suite *s = suite_create("vhost_user_talk");
 	TCase *t = tcase_create("protocol");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(t, negotiates, 0, 2);
 	tcase_add_loop_test(t, lies, 0, ARRAY_SIZE(asked));
@@ -252,9 +251,5 @@ int main(void)
 	tcase_add_test(t, no_config);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return run_suite(s);
 }

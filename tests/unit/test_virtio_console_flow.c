@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "virtq_driver.h"
+#include "suite.h"
 
 #define MULTIPORT BIT64(VIRTIO_CONSOLE_F_MULTIPORT)
 #define PORT	  1
@@ -271,14 +272,9 @@ int main(void)
 {
 	Suite *s = suite_create("virtio-serial, flow");
 	TCase *tc = tcase_create("flow");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, both_ways, 0, 4);
 	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? 1 : 0;
+	return run_suite(s);
 }
