@@ -17,6 +17,7 @@
 #include "vm_internal.h"
 
 #define LOG_PER_SECOND 100
+#define MAX_TOUCH      4
 
 struct vm_control {
 	pthread_t thread;
@@ -32,6 +33,12 @@ struct vm_control {
 	char failure[1020]; /* vm_fail()'s first message */
 	char io_error[512]; /* vm_pause_for_error()'s, which has yet to be seen to; or "" */
 	int end_fd;
+	/* vm_touch_soon() */
+	struct touch {
+		uint64_t gpa, len;
+	} touch[MAX_TOUCH];
+	unsigned int ntouch;
+	bool touching; /* the vCPUs run */
 
 	void (*log)(void *opaque, const char *line);
 	void *log_opaque;
@@ -102,6 +109,28 @@ void vm_control_forget_error(struct vm *vm)
 		return;
 	pthread_mutex_lock(&c->lock);
 	*c->io_error = 0;
+	pthread_mutex_unlock(&c->lock);
+}
+
+void vm_touch_soon(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+	struct vm_control *c = vm->control;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->ntouch < MAX_TOUCH)
+		c->touch[c->ntouch++] = (struct touch){gpa, len};
+	pthread_mutex_unlock(&c->lock);
+}
+
+void vm_control_touch(struct vm *vm)
+{
+	struct vm_control *c = vm->control;
+
+	if (!c)
+		return;
+	pthread_mutex_lock(&c->lock);
+	c->touching = true;
+	pthread_cond_broadcast(&c->changed);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -266,6 +295,25 @@ void vm_control_take(struct vm *vm)
 		carry_out(vm, kind, status);
 }
 
+/* A step of what vm_touch_soon() asked for, with the lock held; false: there is nothing left. */
+static bool touch(struct vm *vm)
+{
+	struct vm_control *c = vm->control;
+	struct touch *t = &c->touch[0];
+	uint64_t n;
+
+	if (!c->ntouch || !c->touching)
+		return false;
+	pthread_mutex_unlock(&c->lock);
+	n = t->len ? memory_touch(&vm->mem, t->gpa, t->len) : 0;
+	pthread_mutex_lock(&c->lock);
+	t->gpa += n;
+	t->len -= n;
+	if (!n)
+		*t = c->touch[--c->ntouch];
+	return true;
+}
+
 static void *control_thread(void *arg)
 {
 	struct vm *vm = arg;
@@ -280,7 +328,8 @@ static void *control_thread(void *arg)
 			pthread_cond_broadcast(&c->changed);
 		}
 		if (!vm->request && !*c->io_error) {
-			pthread_cond_wait(&c->changed, &c->lock);
+			if (!touch(vm))
+				pthread_cond_wait(&c->changed, &c->lock);
 			continue;
 		}
 		pthread_mutex_unlock(&c->lock);

@@ -9,6 +9,8 @@
 
 #include "vm.h"
 
+#define HUGE_PAGE (2 * MiB)
+
 /* Copy chunk by chunk over regions that touch. */
 static int memory_copy(const struct memory *mem, uint64_t gpa, uint8_t *buf, uint64_t len,
 		       bool write)
@@ -75,7 +77,7 @@ static int map_region(struct memory *mem, uint64_t gpa, uint64_t size, struct ra
 	if (mem->nregions == MEMORY_MAX_REGIONS)
 		return error_set(err, -ENOSPC, "too many memory regions");
 	*r = (struct ram_region){.gpa = gpa, .size = size, .slot = mem->nregions, .fd = -1};
-	r->hva = map_aligned(size, 2 * MiB);
+	r->hva = map_aligned(size, HUGE_PAGE);
 	if (!r->hva)
 		return error_errno(err, -errno ?: -ENOMEM, "%llu MiB of guest memory",
 				   (unsigned long long)(size / MiB));
@@ -161,6 +163,18 @@ int memory_attach(struct vm *vm, struct hako_error *err)
 					   (unsigned long long)r->gpa);
 	}
 	return 0;
+}
+
+uint64_t memory_touch(const struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	uint64_t n = MIN(len, ALIGN_DOWN(gpa, HUGE_PAGE) + HUGE_PAGE - gpa);
+	void *p = memory_ptr(mem, gpa, n);
+
+	if (!p)
+		return 0;
+	/* Linux 5.14. An older one has the guest wait for its pages. */
+	madvise(p, n, MADV_POPULATE_WRITE);
+	return n;
 }
 
 int memory_init_plain(struct memory *mem, uint64_t size, struct hako_error *err)

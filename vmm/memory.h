@@ -65,6 +65,9 @@ int memory_share(struct vm *vm, struct hako_error *err);
 /** Give all RAM to KVM, if vm->fd is open. Sleeps for some ms, since KVM waits for its readers. Before the vCPUs run. */
 int memory_attach(struct vm *vm, struct hako_error *err);
 
+/** Have host pages behind up to 2 MiB from @gpa on: how many bytes were looked after, 0 if there is no RAM. Their contents stay. Any thread. */
+uint64_t memory_touch(const struct memory *mem, uint64_t gpa, uint64_t len);
+
 /** Make a memory without a VM behind it (unit tests, fuzzers): one region at 0. */
 int memory_init_plain(struct memory *mem, uint64_t size, struct hako_error *err);
 void memory_free(struct memory *mem);

@@ -237,6 +237,7 @@ void vm_resume_locked(struct vm *vm)
 	resume_objects(vm);
 	vm->state = VM_RUNNING;
 	vcpus_resume(vm);
+	vm_control_touch(vm);
 }
 
 int vm_reset_locked(struct vm *vm, struct hako_error *err)

@@ -101,6 +101,12 @@ void vm_fail(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 
  */
 void vm_pause_for_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/**
+ * The guest will soon write to the @len bytes of RAM at @gpa for the first time: have host pages there, from another thread, as soon as the VM
+ * runs. A hint. While the VM is created, once memory stays what it is (memory_share()).
+ */
+void vm_touch_soon(struct vm *vm, uint64_t gpa, uint64_t len);
+
 /** A line for --log: what a guest did that it should not have, and the like; bounded in rate. Any thread. */
 void vm_log(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

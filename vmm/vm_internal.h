@@ -37,6 +37,8 @@ void vm_control_set_event(struct vm *vm, void (*event)(void *, enum hako_event, 
 			  void *opaque);
 /** The VM goes on: errors before that no longer count. Under vm->lock. */
 void vm_control_forget_error(struct vm *vm);
+/** The vCPUs run: do what vm_touch_soon() has asked for. Not earlier, since each step keeps others from changing the memory map. */
+void vm_control_touch(struct vm *vm);
 /** Carry out what has been asked for, if anything has. Under vm->lock. */
 void vm_control_take(struct vm *vm);
 /** Confine the thread; when it is. Under vm->lock. */

@@ -356,5 +356,7 @@ int board_boot(struct vm *vm, const struct e820 *map, uint64_t rsdp, bool fresh,
 	r = boot_install(board_of(vm)->boot, &vm->mem, map, rsdp, &entry, err);
 	for (uint32_t i = 0; i < vm->nvcpus && !r; i++)
 		r = cpu_reset(&vm->vcpu[i], i == 0 ? &entry : NULL, fresh, err);
+	for (size_t i = 0; i < ARRAY_SIZE(entry.soon) && fresh && !r; i++)
+		vm_touch_soon(vm, entry.soon[i].gpa, entry.soon[i].len);
 	return r;
 }

@@ -323,6 +323,33 @@ static int initrd_load(struct boot_install *in, const struct boot_image *img, ui
 		(unsigned long long)(in->mem->ram_size / MiB), (unsigned long long)(room / 1024));
 }
 
+/*
+ * Where Linux, as it starts, writes to memory for the first time: from the top of RAM down, where it keeps its page tables and
+ * the 64 bytes that it has for each page, and behind itself, unless there is RAM beyond 4 GiB, which it prefers.
+ */
+static void tell_soon(struct boot_install *in)
+{
+	const uint64_t behind = 22 * MiB;
+	uint64_t top = 0, len = ALIGN_UP(in->mem->ram_size / 64 + 8 * MiB, 2 * MiB);
+
+	for (unsigned int i = 0; i < in->map->n; i++) {
+		const struct e820_entry *e = &in->map->entry[i];
+
+		if (e->type == 1)
+			top = MAX(top, e->addr + e->size);
+	}
+	if (in->initrd_size && in->initrd_gpa + in->initrd_size > top - PAGE_SIZE)
+		top = in->initrd_gpa;
+	if (top < in->kernel_end + behind + len)
+		return;
+	in->entry->soon[0].gpa = ALIGN_DOWN(top - len, 2 * MiB);
+	in->entry->soon[0].len = top - in->entry->soon[0].gpa;
+	if (top > 4 * GiB)
+		return;
+	in->entry->soon[1].gpa = in->kernel_end;
+	in->entry->soon[1].len = behind;
+}
+
 static int write_tables(struct boot_install *in, struct hako_error *err)
 {
 	bool is_long = in->entry->mode == BOOT_MODE_LONG;
@@ -445,6 +472,8 @@ static int install(struct boot_install *in, struct boot_kernel *k, const struct 
 		ret = initrd_load(in, initrd, initrd_max(k), err);
 	if (ret)
 		return error_prefix(err, "--initrd"), ret;
+	if (k->format == BOOT_FORMAT_BZIMAGE)
+		tell_soon(in);
 	ret = kernel_info(in, k, err);
 	if (!ret)
 		ret = write_reset_vector(in, err);

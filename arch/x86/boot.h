@@ -70,6 +70,10 @@ struct boot_entry {
 	enum boot_mode mode;
 	uint64_t rip, rsp, rsi, rbx, rax;
 	uint16_t cs; /* BOOT_MODE_REAL: segment */
+	/* Where the kernel will need fresh memory first; 0 bytes: not known. */
+	struct {
+		uint64_t gpa, len;
+	} soon[2];
 };
 
 struct boot_source; /* opened and checked files */

@@ -259,7 +259,32 @@ START_TEST(test_bzimage)
 		check_gdt(true);
 		check_identity_map();
 		check_reserved();
+		/* A 64th of RAM and 8 MiB at its top, 22 MiB behind the kernel. */
+		ck_assert_uint_eq(entry.soon[0].gpa, 54 * MiB);
+		ck_assert_uint_eq(entry.soon[0].len, 10 * MiB);
+		ck_assert_uint_eq(entry.soon[1].gpa, BZ_PREF + BZ_INIT);
+		ck_assert_uint_eq(entry.soon[1].len, 22 * MiB);
 	}
+}
+END_TEST
+
+/* The memory that Linux will touch first ends below an initrd; none is told where it would not fit above the kernel. */
+START_TEST(test_soon)
+{
+	struct file initrd = make_file("initrd", 6);
+	struct boot_config c = {.initrd = initrd.path, .append = "a=b"};
+
+	make_bzimage("BZh91AY&SY", 10, 64);
+	ASSERT_BOOTS(bz, bz_len, &c);
+	ck_assert_uint_eq(entry.soon[0].gpa, 52 * MiB);
+	ck_assert_uint_eq(entry.soon[0].len, 12 * MiB - PAGE_SIZE);
+	bz_header()->init_size = 32 * MiB;
+	map.n = 0;
+	ck_assert_int_eq(e820_add(&map, 0, RAM_SIZE, 1), 0);
+	ASSERT_BOOTS(bz, bz_len, &c);
+	ck_assert_uint_eq(entry.soon[0].len, 0);
+	ck_assert_uint_eq(entry.soon[1].len, 0);
+	close(initrd.fd);
 }
 END_TEST
 
@@ -429,6 +454,7 @@ int main(void)
 	tcase_add_test(tc, test_multiboot_elf);
 	tcase_add_test(tc, test_multiboot_addresses);
 	tcase_add_loop_test(tc, test_bzimage, 0, NPACKERS);
+	tcase_add_test(tc, test_soon);
 	tcase_add_test(tc, test_bzimage_swapped);
 	tcase_add_test(tc, test_bzimage_guest);
 	tcase_add_test(tc, test_initrd);

@@ -3,6 +3,7 @@
 #include <check.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "arch/x86/cpu.h"
 #include "vmm/dl.h"
@@ -31,6 +32,30 @@ START_TEST(memory_bounds)
 	ck_assert_int_eq(memory_read(&mem, 2 * MiB - 8, buf, 8), 0);
 	ck_assert_int_eq(memory_read(&mem, 2 * MiB - 8, buf, 9), -EFAULT);
 	ck_assert_int_eq(memory_write(&mem, UINT64_MAX - 3, buf, 8), -EFAULT);
+	memory_free(&mem);
+}
+END_TEST
+
+START_TEST(memory_is_touched)
+{
+	struct memory mem;
+	uint8_t *p, here[2];
+
+	ck_assert_int_eq(memory_init_plain(&mem, 8 * MiB, &err), 0);
+	p = memory_ptr(&mem, 0, 8 * MiB);
+	madvise(p, 8 * MiB, MADV_NOHUGEPAGE);
+	p[2 * MiB - 1] = 'x';
+	ck_assert_uint_eq(memory_touch(&mem, MiB, 8 * MiB), MiB);
+	ck_assert_uint_eq(memory_touch(&mem, 4 * MiB, PAGE_SIZE), PAGE_SIZE);
+	ck_assert_uint_eq(memory_touch(&mem, 8 * MiB, PAGE_SIZE), 0);
+	ck_assert_uint_eq(memory_touch(&mem, UINT64_MAX, 1), 0);
+	ck_assert_int_eq(mincore(p + MiB, 2 * PAGE_SIZE, here), 0);
+	ck_assert(here[0] & here[1] & 1);
+	ck_assert_int_eq(mincore(p + 4 * MiB, 2 * PAGE_SIZE, here), 0);
+	ck_assert_int_eq(here[0] & 1, 1);
+	ck_assert_int_eq(here[1] & 1, 0);
+	ck_assert_uint_eq(p[2 * MiB - 1], 'x');
+	ck_assert_uint_eq(p[MiB], 0);
 	memory_free(&mem);
 }
 END_TEST
@@ -613,6 +638,7 @@ int main(void)
 
 	tc = tcase(s, "memory");
 	tcase_add_test(tc, memory_bounds);
+	tcase_add_test(tc, memory_is_touched);
 	tcase_add_test(tc, memory_regions);
 	tc = tcase(s, "bus");
 	tcase_add_checked_fixture(tc, bus_setup, bus_teardown);
