@@ -16,7 +16,8 @@ MODULES = ('virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_r
            'qemu_fw_cfg 8021q')
 # What the kernel says when time runs unevenly, as it does on busy or emulated processors.
 UNEVEN = re.compile(r'hpet: Lost \d+ RTC interrupts|clocksource: |TSC found unstable|'
-                    r'perf: interrupt took too long|hrtimer: interrupt took|workqueue: .* hogged CPU')
+                    r'perf: interrupt took too long|Unstable clock detected|trace_clock=local|^on the kernel command line|'
+                    r'If you want to keep using the local clock|hrtimer: interrupt took|workqueue: .* hogged CPU')
 FLAVOURS = {'cloud': 'cloud-amd64', 'amd64': 'amd64'}
 
 
