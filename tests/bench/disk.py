@@ -67,18 +67,23 @@ def fio(a, direct, seconds):
     return json.loads(p.stdout[p.stdout.index('{'):])['jobs'][0]['read']['iops']
 
 
-def calls_per_request(command, text, seconds):
-    """System calls of all threads but KVM_RUN, for each request; None if nothing here can count them."""
+def counted(command, text):
+    """System calls of all threads but KVM_RUN, or None if nothing here can count them; and the numbers that the guest printed."""
     with tempfile.NamedTemporaryFile(mode='r', prefix='hako-bench-') as counts:
         if not shutil.which('perf'):
-            return None
+            return None, {}
         r = guest_result(['perf', 'stat', '-x,', '-o', counts.name, '-e', 'raw_syscalls:sys_enter,'
                           'syscalls:sys_enter_ioctl', '--', *command], text)
         n = [int(line.split(',')[0]) for line in counts.read().splitlines()
              if re.match(r'\d+,', line)]
+    return n[0] - n[1] if len(n) == 2 else None, r
+
+
+def calls_per_request(command, text, seconds):
+    """System calls for each request, or None."""
+    calls, r = counted(command, text)
     # The guest warms up for a tenth of a second that it does not count.
-    requests = int(r['requests']) * (seconds + 0.1) / seconds
-    return (n[0] - n[1]) / requests if len(n) == 2 else None
+    return None if calls is None else calls / (int(r['requests']) * (seconds + 0.1) / seconds)
 
 
 def warm(path):
