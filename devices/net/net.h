@@ -11,11 +11,11 @@
 
 #include <sys/uio.h>
 
-#define NET_HDR_LEN 12 /* struct virtio_net_hdr_v1, before each frame */
-#define ETH_HDR	    14
-
 #include "vmm/loop.h"
 #include "vmm/object.h"
+
+#define NET_HDR_LEN 12 /* struct virtio_net_hdr_v1, before each frame */
+#define ETH_HDR	    14
 
 #define NETDEV_MAX_QUEUES 31 /* queue pairs; with a control queue they are VIRTIO_MAX_QUEUES */
 

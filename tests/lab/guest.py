@@ -25,6 +25,10 @@ class Failure(Exception):
     """A test that failed, and why."""
 
 
+class Timeout(Failure):
+    """A guest has not said in time what was waited for."""
+
+
 class Skip(Exception):
     """A test that cannot be run here, and why."""
 
@@ -202,7 +206,7 @@ class Guest:
         left = deadline - time.monotonic()
         fd = self.process.stdout.fileno()
         if left <= 0 or not select.select([fd], [], [], left)[0]:
-            raise Failure(f'timeout after {time.monotonic() - self.started:.0f} s; {self.tail()}')
+            raise Timeout(f'timeout after {time.monotonic() - self.started:.0f} s; {self.tail()}')
         data = os.read(fd, 1 << 16)
         self.console += data
         return bool(data)
@@ -243,7 +247,7 @@ class Guest:
         try:
             return self.process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise Failure(f'console closed, but the process stays; {self.tail()}') from None
+            raise Timeout(f'console closed, but the process stays; {self.tail()}') from None
 
     def results(self):
         """What the steps said: a list of (name, passed, detail)."""

@@ -367,6 +367,37 @@ START_TEST(wrong_order)
 }
 END_TEST
 
+static unsigned int pages_there(void *p, size_t len)
+{
+	uint8_t there[4 * MiB / PAGE_SIZE];
+	unsigned int n = 0;
+
+	ck_assert_int_eq(mincore(p, len, there), 0);
+	for (size_t i = 0; i < len / PAGE_SIZE; i++)
+		n += there[i] & 1;
+	return n;
+}
+
+/* What the guest will touch soon is there once it runs, and not before. */
+START_TEST(soon_is_touched)
+{
+	const uint64_t gpa = 7 * MiB, len = 4 * MiB;
+	struct hako_vm *vm = new_vm(machines[0], "1");
+	void *p = memory_ptr(&((struct vm *)vm)->mem, gpa, len);
+
+	ck_assert_ptr_nonnull(p);
+	vm_touch_soon((struct vm *)vm, gpa, len);
+	vm_touch_soon((struct vm *)vm, UINT64_MAX, 1);
+	usleep(20000);
+	ck_assert_uint_eq(pages_there(p, len), 0);
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	for (int i = 0; i < 1000 && pages_there(p, len) < len / PAGE_SIZE; i++)
+		usleep(10000);
+	ck_assert_uint_eq(pages_there(p, len), len / PAGE_SIZE);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 START_TEST(many_at_once)
 {
 	struct hako_vm *vm[6];
@@ -573,6 +604,7 @@ int main(void)
 	tcase_add_loop_test(tc, errors_of_disks_pause, 0, 2);
 	tcase_add_loop_test(tc, stop_ends, 0, 2);
 	tcase_add_test(tc, wrong_order);
+	tcase_add_test(tc, soon_is_touched);
 	tcase_add_test(tc, many_at_once);
 	tcase_add_test(tc, panics_do_not_stop_it);
 	tcase_add_test(tc, user_id_can_change);
