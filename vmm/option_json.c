@@ -140,11 +140,14 @@ static struct json_object *parse(const struct json_lib *lib, const char *text,
 		error_errno(err, -ENOMEM, "options");
 		return NULL;
 	}
-	value = lib->json_tokener_parse_ex(tok, text, -1);
+	value = lib->json_tokener_parse_ex(tok, text, strlen(text));
 	end = lib->json_tokener_get_parse_end(tok);
 	if (!value) {
+		enum json_tokener_error why = lib->json_tokener_get_error(tok);
+
 		error_set(err, -EINVAL, "bad JSON at byte %zu: %s", end,
-			  lib->json_tokener_error_desc(lib->json_tokener_get_error(tok)));
+			  why == json_tokener_continue ? "it is not complete"
+						       : lib->json_tokener_error_desc(why));
 	} else {
 		end += strspn(text + end, " \t\r\n");
 		if (text[end]) {

@@ -136,6 +136,12 @@ START_TEST(json)
 	ck_assert_int_eq(apply(table, "{\"text\": zap}", NULL), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.message, "at byte 9: "));
 	ck_assert_int_eq(apply(table, "{\"text\": \"a\"", NULL), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.message, "byte 12: it is not complete"));
+	/* The tokener takes comments, and has read one up to the byte behind the text. */
+	char *comment = strdup("{\"text\": \"a\"}//////");
+
+	ck_assert_int_eq(apply(table, comment, NULL), -EINVAL);
+	free(comment);
 }
 END_TEST
 #endif
