@@ -125,7 +125,7 @@ $O/obj/vmm/cli/exec_init.o: CFLAGS_ALL += -DEXEC_INIT='"$(EXEC_INIT)"'
 $O/unit/%: $O/obj/tests/unit/%.o $O/libhako.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -pie $(LDFLAGS_ALL) -o $@ $^ $(shell pkg-config --libs check) $(LIBS)
+	$(Q)$(CC) -pie $(LDFLAGS_ALL) $(RIG_LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LIBS)
 unit: $(UNIT_BIN)
 
 # --- fuzzing ---------------------------------------------------------------------------------
@@ -134,10 +134,17 @@ TIME   ?= 60
 $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/libhako.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ $(LIBS)
+	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -pthread $(RIG_LDFLAGS) -o $@ $^ $(LIBS)
+# These take KVM's place.
+BOARD_RIGS := $O/fuzz/fuzz_board $O/unit/test_board
+$(BOARD_RIGS): RIG_LDFLAGS := -Wl,--wrap=ioctl
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 build-fuzz/fuzz/fuzz_$(TARGET)
 	$(Q)tests/fuzz/run build-fuzz/fuzz/fuzz_$(TARGET) $(TIME)
+fuzzers: $(patsubst tests/%.c,$O/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz-shrink:
+	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 build-fuzz/fuzz/fuzz_$(TARGET)
+	$(Q)tests/fuzz/shrink build-fuzz/fuzz/fuzz_$(TARGET) $(FILE) $(TIME)
 
 include tests/guest/guest.mk
 
@@ -206,7 +213,8 @@ help:
 	@echo 'make                build $O/hako, $O/libhako.a, $O/libhako.so'
 	@echo 'make demo           boot a stock Debian kernel, with a disk and a network'
 	@echo 'make check          all tests: unit (with sanitizers), bare-metal guests, stock guests'
-	@echo 'make fuzz           spoilt input for TIME=60 seconds (TARGET=qcow2: images, vhost_user: a back end)'
+	@echo 'make fuzz           spoilt input for TIME=60 seconds; TARGET=$(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))'
+	@echo 'make fuzz-shrink    make what fails, FILE=, shorter; what TARGET=board fails on becomes a test in C'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
 	@echo 'make bench          speed and size, beside QEMU'
@@ -227,7 +235,7 @@ help:
 	@echo 'V=1                 show the commands'
 
 FORCE:
-.PHONY: all unit setup lab demo check fuzz lint soak bench man install clean help FORCE
+.PHONY: all unit setup lab demo check fuzz fuzzers fuzz-shrink lint soak bench man install clean help FORCE
 .SECONDARY:
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d)
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d) $(wildcard $O/obj/tests/fuzz/*.d)
