@@ -3,6 +3,7 @@
 #ifndef VMM_CLI_CLI_H
 #define VMM_CLI_CLI_H
 
+#include "jail.h"
 #include "vmm/option.h"
 
 int cli_run(int argc, char **argv);
@@ -29,6 +30,7 @@ extern const struct cli_command cli_commands[]; /* ends with a NULL name */
 /* What `hako run` has besides a VM's options. */
 struct cli_run_config {
 	char *image, *pidfile, *log;
+	struct jail_config jail;
 	int sandbox;
 	bool help;
 };

@@ -24,6 +24,7 @@ const struct option cli_run_options[] = {
 	OPT_ENUM(
 		"sandbox", T, sandbox, "on", sandbox_mode_names,
 		"confine the program before the guest runs; strict: with namespaces, and what is not allowed ends it"),
+	JAIL_OPTIONS(T, jail),
 	OPT_BOOL("help", T, help, "off", "show these options"),
 	OPT_END,
 };
@@ -200,6 +201,8 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 
 	hako_vm_set_event(run->vm, tell_event, NULL);
 	r = open_log(run, err);
+	if (!r)
+		r = jail_begin(&run->config.jail, err);
 	if (run->config.sandbox == SANDBOX_STRICT)
 		sandbox_namespaces();
 	if (!r)
@@ -216,6 +219,8 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 	terminal = hako_vm_get(run->vm, "terminal");
 	if (terminal)
 		r = terminal_raw(!strcmp(terminal, "signals"), err);
+	if (!r)
+		r = jail_end(&run->config.jail, err);
 #ifdef HAVE_ASAN
 	confined = run->config.sandbox != SANDBOX_OFF;
 #endif
