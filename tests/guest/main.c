@@ -39,6 +39,7 @@ static const struct {
 	{"smp", test_smp},
 	{"reset", test_reset},
 	{"poweroff", test_poweroff},
+	{"talk", test_talk},
 	{"evil-ring", test_evil_ring},
 	{"evil-transport", test_evil_transport},
 	{"evil-fwcfg", test_evil_fwcfg},

@@ -25,6 +25,7 @@ void test_console(void);
 void test_smp(void);
 void test_reset(void);
 void test_poweroff(void);
+void test_talk(void);
 void test_evil_ring(void);
 void test_evil_transport(void);
 void test_evil_fwcfg(void);
