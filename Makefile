@@ -45,7 +45,7 @@ WARN  += -Wno-gnu-variable-sized-type-not-at-end
 HARD  := -fPIC -fstack-protector-strong -fstack-clash-protection -fcf-protection
 ifeq ($(DEBUG),1)
 OPT   := -O0 -g3
-else ifeq ($(SAN),1)
+else ifneq ($(SAN),)
 OPT   := -O1 -g
 else
 OPT   := -O2 -g
@@ -53,6 +53,9 @@ HARD  += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
 endif
 ifeq ($(SAN),1)
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(SAN),thread)
+SANFLAGS := -fsanitize=thread
+WARN += -Wno-tsan # of fences it knows nothing, and what is in guest memory it does not see
 endif
 # Objects for fuzz targets, which `make fuzz` builds by itself.
 ifeq ($(FUZZ),1)
@@ -69,8 +72,8 @@ LDFLAGS_ALL = $(SANFLAGS) -pthread -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack $(
 LIBS        = -luring -ldl
 
 # --- sources ---------------------------------------------------------------------------------
-LIB_SRC  := $(sort $(wildcard vmm/*.c vmm/monitor/*.c vmm/migrate/*.c arch/x86/*.c devices/*/*.c \
-              virtio/*.c))
+LIB_SRC  := $(sort $(wildcard vmm/*.c vmm/lib/*.c vmm/monitor/*.c vmm/migrate/*.c arch/x86/*.c \
+              devices/*/*.c virtio/*.c))
 CLI_SRC  := $(sort $(wildcard vmm/cli/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 ifneq ($(filter slirp,$(WITHOUT)),)
@@ -126,7 +129,8 @@ $O/unit/%: $O/obj/tests/unit/%.o $O/libhako.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) $(RIG_LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LIBS)
-unit: $(UNIT_BIN)
+# Some hold VMs whose guest is one of tests/guest.
+unit: $(UNIT_BIN) $O/guest/guest.elf $O/guest/exit.elf
 
 # --- fuzzing ---------------------------------------------------------------------------------
 TARGET ?= qcow2
@@ -172,7 +176,7 @@ bench: setup $O/hako guests
 
 # --- manual pages and installation -----------------------------------------------------------
 MAN1 := $O/man/hako.1 $O/man/hako-img.1 $O/man/hako-io.1
-MAN3 := $O/man/libhako.3
+MAN3 := $(patsubst docs/%.3.in,$O/man/%.3,$(sort $(wildcard docs/*.3.in)))
 man: $(MAN1) $(MAN3)
 # The reference of options and classes is printed by the program, out of its own tables.
 $O/man/%.1: docs/%.1.in $O/hako
@@ -203,7 +207,7 @@ install: all man
 	install -m 644 vmm/hako.h $(DESTDIR)$(PREFIX)/include/hako.h
 	install -m 644 $O/hako.pc $(LIBDIR)/pkgconfig/hako.pc
 	install -m 644 $(MAN1) $(MANDIR)/man1
-	install -m 644 $(MAN3) $(MANDIR)/man3/libhako.3
+	install -m 644 $(MAN3) $(MANDIR)/man3
 	$O/hako completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hako
 
 clean:
@@ -228,6 +232,7 @@ help:
 	@echo
 	@echo 'O=DIR               build there instead of in build'
 	@echo 'SAN=1               with the address and undefined-behaviour sanitizers'
+	@echo 'SAN=thread          with the thread sanitizer'
 	@echo 'DEBUG=1             without optimisation'
 	@echo 'WITHOUT="NAME..."   leave out: $(OPTIONAL)'
 	@echo 'CC=clang            another compiler'

@@ -320,7 +320,7 @@ static void need_reset(struct virtio_device *vdev, const char *culprit, const ch
 	if (__atomic_exchange_n(&vdev->broken, true, __ATOMIC_SEQ_CST))
 		return;
 	vsnprintf(why, sizeof(why), fmt, ap);
-	vm_log(vdev->obj.vm, "%s: stopped%s: %s", name, culprit, why);
+	vm_guest_error(vdev->obj.vm, "%s: stopped%s: %s", name, culprit, why);
 	for (uint32_t i = 0; i < vdev->nqueues; i++)
 		virtq_abandon(&vdev->vq[i]);
 	/* 2.1.2 */

@@ -46,6 +46,15 @@ int config_finish(struct vm_config *config, struct hako_error *err);
 int config_parse_cpus(const char *text, uint32_t *ncpus, struct config_topology *topology,
 		      struct hako_error *err);
 
+/**
+ * Have one option set with its value, from "--name=value", "--name value" or "--flag": one of @own (which may be NULL) or of a VM. How many arguments that took, or an
+ * error.
+ */
+int config_parse_arg(const struct option *own, int argc, char **argv,
+		     int (*set)(void *opaque, const char *name, const char *value,
+				struct hako_error *err),
+		     void *opaque, struct hako_error *err);
+
 /** Make the objects that --chardev, --netdev, --blockdev, --fsdev, --iothread, --object, --console, --disk, --net and --device name. */
 int config_create_objects(struct vm *vm, struct hako_error *err);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "events.h"
 #include "sandbox.h"
 #include "vcpu.h"
 #include "vm_internal.h"
@@ -42,8 +43,6 @@ struct vm_control {
 
 	void (*log)(void *opaque, const char *line);
 	void *log_opaque;
-	void (*event)(void *opaque, enum hako_event event, const char *message);
-	void *event_opaque;
 	time_t log_second;
 	unsigned int log_lines;
 };
@@ -134,19 +133,11 @@ void vm_control_touch(struct vm *vm)
 	pthread_mutex_unlock(&c->lock);
 }
 
-void vm_log(struct vm *vm, const char *fmt, ...)
+static void log_line(struct vm *vm, const char *line)
 {
 	struct vm_control *c = vm->control;
-	char line[512];
-	va_list ap;
-	time_t now;
+	time_t now = clock_now() / NSEC_PER_SEC;
 
-	if (!c || !c->log)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	now = clock_now() / NSEC_PER_SEC;
 	pthread_mutex_lock(&c->lock);
 	if (now != c->log_second) {
 		c->log_second = now;
@@ -157,17 +148,39 @@ void vm_log(struct vm *vm, const char *fmt, ...)
 	pthread_mutex_unlock(&c->lock);
 }
 
+void vm_log(struct vm *vm, const char *fmt, ...)
+{
+	struct vm_control *c = vm->control;
+	char line[512];
+	va_list ap;
+
+	if (!c || !c->log)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	log_line(vm, line);
+}
+
+void vm_guest_error(struct vm *vm, const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+
+	if (!vm->control)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	if (vm->control->log)
+		log_line(vm, line);
+	vm_event(vm, HAKO_EVENT_GUEST_ERROR, "%s", line);
+}
+
 void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *opaque)
 {
 	vm->control->log = log;
 	vm->control->log_opaque = opaque;
-}
-
-void vm_control_set_event(struct vm *vm, void (*event)(void *, enum hako_event, const char *),
-			  void *opaque)
-{
-	vm->control->event = event;
-	vm->control->event_opaque = opaque;
 }
 
 /* --- the end --------------------------------------------------------------------------------- */
@@ -188,6 +201,7 @@ void vm_control_end(struct vm *vm, enum hako_exit reason, int status, const char
 	}
 	pthread_cond_broadcast(&c->changed);
 	pthread_mutex_unlock(&c->lock);
+	vm_events_end(vm, message);
 }
 
 static void end_vm(struct vm *vm, enum hako_exit reason, int status, const char *message)
@@ -209,14 +223,16 @@ static void do_reset(struct vm *vm)
 	if (running)
 		vm_pause_locked(vm);
 	if (vm_reset_locked(vm, &err))
-		end_vm(vm, HAKO_EXIT_ERROR, 1, err.message);
-	else if (running)
+		return end_vm(vm, HAKO_EXIT_ERROR, 1, err.message);
+	vm_event(vm, HAKO_EVENT_RESET, "the guest starts anew");
+	if (running)
 		vm_resume_locked(vm);
 }
 
 static void do_panic(struct vm *vm, int events)
 {
 	vm_log(vm, "the guest reports a panic (event bits %d)", events);
+	vm_event(vm, HAKO_EVENT_PANIC, "the guest panicked");
 	switch ((enum config_panic)vm->config->panic) {
 	case PANIC_EXIT:
 		end_vm(vm, HAKO_EXIT_PANIC, 1, "the guest panicked");
@@ -239,8 +255,7 @@ static void do_io_error(struct vm *vm, const char *message)
 		vm_pause_locked(vm);
 	vm->io_error = true;
 	vm_log(vm, "paused: %s", message);
-	if (vm->control->event)
-		vm->control->event(vm->control->event_opaque, HAKO_EVENT_IO_ERROR, message);
+	vm_event(vm, HAKO_EVENT_IO_ERROR, "%s", message);
 }
 
 /* Under vm->lock. */

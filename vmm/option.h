@@ -118,6 +118,8 @@ struct option_tree {
 int keyvals_parse(struct keyvals *kv, const char *text, const char *implied_key,
 		  struct hako_error *err);
 int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err);
+/** The same but for nested objects, which stay the values they are, as texts of JSON. */
+int keyvals_parse_json_values(struct keyvals *kv, const char *text, struct hako_error *err);
 int keyvals_add(struct keyvals *kv, const char *key, const char *value);
 /** The last value of @key, marked used; NULL if there is none. */
 const char *keyvals_take(struct keyvals *kv, const char *key);

@@ -161,7 +161,40 @@ static struct json_object *parse(const struct json_lib *lib, const char *text,
 	return value;
 }
 
-int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err)
+/* What is an object stays one, as text. */
+static int add_value(const struct json_lib *lib, struct keyvals *kv, const char *key,
+		     struct json_object *value, struct hako_error *err)
+{
+	int r;
+
+	if (lib->json_object_get_type(value) != json_type_object)
+		return flatten(lib, kv, key, value, err);
+	r = keyvals_add(kv, key, lib->json_object_get_string(value));
+	return r ? error_errno(err, r, "%s", key) : 0;
+}
+
+static int add_values(const struct json_lib *lib, struct keyvals *kv, struct json_object *object,
+		      struct hako_error *err)
+{
+	struct json_object_iterator it = lib->json_object_iter_begin(object);
+	struct json_object_iterator end = lib->json_object_iter_end(object);
+	int r = 0;
+
+	for (; !r && !lib->json_object_iter_equal(&it, &end); lib->json_object_iter_next(&it)) {
+		const char *key = lib->json_object_iter_peek_name(&it);
+		struct json_object *value = lib->json_object_iter_peek_value(&it);
+
+		if (lib->json_object_get_type(value) != json_type_array) {
+			r = add_value(lib, kv, key, value, err);
+			continue;
+		}
+		for (size_t i = 0; !r && i < lib->json_object_array_length(value); i++)
+			r = add_value(lib, kv, key, lib->json_object_array_get_idx(value, i), err);
+	}
+	return r;
+}
+
+static int parse_object(struct keyvals *kv, const char *text, bool flat, struct hako_error *err)
 {
 	struct json_object *object;
 	struct json_lib lib;
@@ -173,19 +206,30 @@ int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *
 	object = parse(&lib, text, err);
 	if (!object)
 		return -EINVAL;
-	if (lib.json_object_get_type(object) == json_type_object)
-		r = flatten_object(&lib, kv, "", object, err);
-	else
+	if (lib.json_object_get_type(object) != json_type_object)
 		r = error_set(err, -EINVAL, "bad JSON: not an object");
+	else
+		r = flat ? flatten_object(&lib, kv, "", object, err)
+			 : add_values(&lib, kv, object, err);
 	lib.json_object_put(object);
 	return r;
 }
 
 #else
 
-int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err)
+static int parse_object(struct keyvals *kv, const char *text, bool flat, struct hako_error *err)
 {
 	return error_set(err, -EOPNOTSUPP, "options in JSON: hako was built without json-c");
 }
 
 #endif
+
+int keyvals_parse_json(struct keyvals *kv, const char *text, struct hako_error *err)
+{
+	return parse_object(kv, text, true, err);
+}
+
+int keyvals_parse_json_values(struct keyvals *kv, const char *text, struct hako_error *err)
+{
+	return parse_object(kv, text, false, err);
+}

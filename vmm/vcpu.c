@@ -137,7 +137,7 @@ static void handle_exit(struct vcpu *v)
 	case KVM_EXIT_HLT:
 		break;
 	case KVM_EXIT_SHUTDOWN:
-		vm_log(v->vm, "vCPU %u: triple fault", v->index);
+		vm_guest_error(v->vm, "vCPU %u: triple fault", v->index);
 		vm_request(v->vm, VM_REQUEST_RESET, 0);
 		break;
 	case KVM_EXIT_SYSTEM_EVENT:

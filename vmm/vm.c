@@ -8,6 +8,7 @@
 
 #include "config.h"
 #include "devices/char/char.h"
+#include "events.h"
 #include "kvm.h"
 #include "machine.h"
 #include "vcpu.h"
@@ -34,6 +35,8 @@ int hako_vm_new(struct hako_vm **out, struct hako_error *err)
 		return error_errno(err, -ENOMEM, "VM");
 	}
 	r = vm_init_common(vm, err);
+	if (!r)
+		r = vm_events_new(vm, err);
 	if (!r)
 		r = vm_control_new(vm, err);
 	if (!r)
@@ -69,7 +72,7 @@ void hako_vm_set_event(struct hako_vm *vm,
 		       void (*event)(void *opaque, enum hako_event event, const char *message),
 		       void *opaque)
 {
-	vm_control_set_event(to_vm(vm), event, opaque);
+	vm_events_set_callback(to_vm(vm), event, opaque);
 }
 
 void hako_vm_set_log(struct hako_vm *vm, void (*log)(void *opaque, const char *line), void *opaque)
@@ -413,6 +416,8 @@ void hako_vm_destroy(struct hako_vm *handle)
 	vcpus_free(vm);
 	vm_free_common(vm);
 	vm_control_free(vm);
+	vm_events_free(vm);
+	vm_free_program_disks(vm);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	kvm_close(vm->kvm);

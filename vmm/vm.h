@@ -32,6 +32,7 @@ struct pci_bus;
 struct fw_cfg;
 struct vm_config;
 struct block_node;
+struct vm_events;
 
 enum vm_state {
 	VM_NEW,	    /* options are being set */
@@ -78,6 +79,8 @@ struct vm {
 
 	struct vm_config *config;
 	struct vm_control *control;
+	struct vm_events *events;
+	struct list program_disks; /* vmm/lib/disk.c */
 	pthread_mutex_t lock;
 	enum vm_state state;
 	bool io_error; /* that is why it is paused */
@@ -109,6 +112,9 @@ void vm_touch_soon(struct vm *vm, uint64_t gpa, uint64_t len);
 
 /** A line for --log: what a guest did that it should not have, and the like; bounded in rate. Any thread. */
 void vm_log(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** The same for what the guest did against the rules, which is an event as well (HAKO_EVENT_GUEST_ERROR). Any thread. */
+void vm_guest_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /** The device class @name, or the one of that name that fits the board: "virtio-blk" is virtio-blk-pci where there is PCI. */
 int vm_device_class(struct vm *vm, const char *name, const struct class **cls,

@@ -17,6 +17,9 @@ int vm_confine_loops(struct vm *vm, struct sandbox *sb, struct hako_error *err);
 /** Devices first, then what they used, each kind in reverse order of creation. */
 void vm_destroy_objects(struct vm *vm);
 
+/** Forget hako_vm_add_disk()'s disks; their nodes are gone. */
+void vm_free_program_disks(struct vm *vm);
+
 /* --- control.c --------------------------------------------------------------------------------- */
 
 struct vm_control;
@@ -33,8 +36,6 @@ void vm_control_end(struct vm *vm, enum hako_exit reason, int status, const char
 int vm_control_wait(struct vm *vm, int timeout_ms, struct hako_exit_info *info);
 int vm_control_end_fd(struct vm *vm);
 void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *opaque);
-void vm_control_set_event(struct vm *vm, void (*event)(void *, enum hako_event, const char *),
-			  void *opaque);
 /** The VM goes on: errors before that no longer count. Under vm->lock. */
 void vm_control_forget_error(struct vm *vm);
 /** The vCPUs run: do what vm_touch_soon() has asked for. Not earlier, since each step keeps others from changing the memory map. */

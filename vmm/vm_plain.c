@@ -11,6 +11,7 @@ int vm_init_common(struct vm *vm, struct hako_error *err)
 	for (int i = 0; i < CLASS_KINDS; i++)
 		list_init(&vm->objects[i]);
 	list_init(&vm->iothreads);
+	list_init(&vm->program_disks);
 	pthread_mutex_init(&vm->lock, NULL);
 	if (bus_init(&vm->pio, "ports") || bus_init(&vm->mmio, "MMIO"))
 		return error_errno(err, -ENOMEM, "buses");

@@ -173,7 +173,7 @@ static const char *after(const char *text, const char *prefix)
 static int text_keys(struct keyvals *kv, const char *text, const char **class,
 		     struct hako_error *err)
 {
-	static const char *const plain[] = {"stdio", "pty", "null"};
+	static const char *const plain[] = {"stdio", "pty", "null", "program"};
 	const char *rest;
 
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++) {

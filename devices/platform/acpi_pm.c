@@ -183,8 +183,8 @@ static void sleep_state(struct acpi_pm *pm, unsigned int slp_typ)
 		vm_request(pm->vm, VM_REQUEST_POWEROFF, 0);
 		break;
 	default:
-		vm_log(pm->vm, "ACPI: the guest asks for sleep type %u, which there is not",
-		       slp_typ);
+		vm_guest_error(pm->vm, "ACPI: the guest asks for sleep type %u, which there is not",
+			       slp_typ);
 	}
 }
 

@@ -103,8 +103,8 @@ static void dma_run(struct fw_cfg *fw, uint64_t addr)
 	uint32_t control, result;
 
 	if (memory_read(mem, addr, &access, sizeof(access))) {
-		vm_log(fw->obj.vm, "fw_cfg: DMA descriptor at 0x%llx is not in RAM",
-		       (unsigned long long)addr);
+		vm_guest_error(fw->obj.vm, "fw_cfg: DMA descriptor at 0x%llx is not in RAM",
+			       (unsigned long long)addr);
 		return;
 	}
 	control = be32toh(access.control);

@@ -53,9 +53,9 @@ static void regs_write(void *opaque, uint64_t offset, uint64_t value, unsigned i
 		if (SLP_TYP(byte) == GED_SLP_TYP_S5)
 			vm_request(ged->obj.vm, VM_REQUEST_POWEROFF, 0);
 		else
-			vm_log(ged->obj.vm,
-			       "ACPI: the guest asks for sleep type %u, which there is not",
-			       SLP_TYP(byte));
+			vm_guest_error(ged->obj.vm,
+				       "ACPI: the guest asks for sleep type %u, which there is not",
+				       SLP_TYP(byte));
 	} else if (offset == RESET && byte == GED_RESET_VALUE) {
 		vm_request(ged->obj.vm, VM_REQUEST_RESET, 0);
 	}

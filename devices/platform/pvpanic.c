@@ -26,7 +26,7 @@ static void pvpanic_write(void *opaque, uint64_t offset, uint64_t value, unsigne
 	uint8_t event = value & p->events;
 
 	if (value & ~(uint64_t)PVPANIC_EVENTS)
-		vm_log(p->obj.vm, "pvpanic: unknown event bits 0x%02x", (uint8_t)value);
+		vm_guest_error(p->obj.vm, "pvpanic: unknown event bits 0x%02x", (uint8_t)value);
 	if (event & PVPANIC_PANICKED)
 		vm_request(p->obj.vm, VM_REQUEST_PANIC, event);
 	else if (event & PVPANIC_CRASH_LOADED)

@@ -42,15 +42,6 @@ extern const struct option cli_exec_options[], cli_test_options[];
 /** The option of @table with that name, or NULL. */
 const struct option *cli_find_option(const struct option *table, const char *name);
 
-/**
- * Have one option set with its value, from "--name=value", "--name value" or "--flag": one of @own or of a VM. How many arguments that took, or an
- * error.
- */
-int cli_parse_option(const struct option *own, int argc, char **argv,
-		     int (*set)(void *opaque, const char *name, const char *value,
-				struct hako_error *err),
-		     void *opaque, struct hako_error *err);
-
 /** "hako: MESSAGE" on stderr. Returns 1. */
 int cli_fail(const struct hako_error *err);
 

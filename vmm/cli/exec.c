@@ -78,7 +78,7 @@ static int parse(struct exec *e, int argc, char **argv, struct hako_error *err)
 					 "%s: options start with two dashes (see \"hako help "
 					 "exec\")",
 					 argv[i]);
-		n = cli_parse_option(cli_exec_options, argc - i, argv + i, set, e, err);
+		n = config_parse_arg(cli_exec_options, argc - i, argv + i, set, e, err);
 		if (n < 0)
 			return n;
 		i += n;

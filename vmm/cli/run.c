@@ -79,7 +79,7 @@ static int parse(struct run *run, int argc, char **argv, struct hako_error *err)
 		int n = 1;
 
 		if (!strncmp(argv[i], "--", 2) && argv[i][2]) {
-			n = cli_parse_option(cli_run_options, argc - i, argv + i, set_option, run,
+			n = config_parse_arg(cli_run_options, argc - i, argv + i, set_option, run,
 					     err);
 		} else if (argv[i][0] == '-' && argv[i][1]) {
 			n = error_set(err, -EINVAL,

@@ -85,7 +85,7 @@ static int parse(struct tests *t, int argc, char **argv, struct hako_error *err)
 				      "%s: options start with two dashes (see \"hako help test\")",
 				      argv[i]);
 		else
-			n = cli_parse_option(cli_test_options, argc - i, argv + i, set, t, err);
+			n = config_parse_arg(cli_test_options, argc - i, argv + i, set, t, err);
 		if (n < 0)
 			return n;
 	}
