@@ -36,7 +36,12 @@ $O/bench/bare: tests/bench/bare.c $O/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $<
 
-guests: $O/guest/guest.elf $O/guest/multiboot.elf $O/guest/exit.elf $O/bench/bare
+# The same by libhako.
+$O/bench/life: tests/bench/life.c $O/libhako.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< $O/libhako.a $(LIBS)
+
+guests: $O/guest/guest.elf $O/guest/multiboot.elf $O/guest/exit.elf $O/bench/bare $O/bench/life
 .PHONY: guests
 
 -include $(GUEST_OBJ:.o=.d) $O/guest/start-multiboot.d $O/guest/exit.S.d
