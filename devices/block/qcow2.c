@@ -55,6 +55,9 @@ static int find_geometry(struct qcow2 *q, struct hako_error *err)
 	q->refblock_bits = q->cluster_bits + 3 - q->refcount_order;
 	q->refslice_shift = slice + 3 - q->refcount_order;
 	q->refcount_max = q->refcount_order == 6 ? UINT64_MAX : BIT64(1u << q->refcount_order) - 1;
+	q->not_plain = ~(QCOW2_COPIED | (QCOW2_L2_OFFSET & ~(q->cluster_size - 1)));
+	if (qcow2_is_extended(q) || qcow2_has_data_file(q))
+		q->not_plain = UINT64_MAX; /* a bitmap, or rules of its own */
 	return 0;
 }
 

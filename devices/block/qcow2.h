@@ -146,6 +146,8 @@ struct qcow2 {
 	unsigned int refblock_bits;   /* log2 of the refcounts of a block */
 	unsigned int refslice_shift;  /* log2 of the refcounts of a slice */
 	uint64_t refcount_max;
+	uint64_t
+		not_plain; /* bits of an L2 entry; without any it says by itself where a cluster's data is */
 
 	struct co_mutex lock; /* around every change of metadata, also across waits */
 	struct qcow2_cache l2, refblocks;

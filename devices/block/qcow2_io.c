@@ -52,23 +52,33 @@ static bool read_below(struct qcow2 *q, struct block_req *req)
 	return true;
 }
 
-static bool fast_read(struct qcow2 *q, struct block_req *req)
+/*
+ * Is all of the request in one cluster of the file, by an entry of the usual kind? Nearly all are, of a guest that reads and writes pages.
+ * False: qcow2_map() knows more.
+ */
+static inline bool map_plain(const struct qcow2 *q, const struct qcow2_table *t,
+			     const struct block_req *req, uint64_t *host, bool *writable)
 {
-	struct qcow2_table *t = qcow2_cache_find(&q->l2, req->offset >> q->slice_shift);
-	unsigned int l1_shift = q->cluster_bits + q->l2_bits;
-	uint64_t index = req->offset >> l1_shift;
+	uint64_t entry = qcow2_l2_entry(q, t, qcow2_l2_index(q, req->offset)),
+		 start = entry & QCOW2_L2_OFFSET, skip = req->offset & (q->cluster_size - 1),
+		 end = skip + req->bytes;
+
+	*host = start + skip;
+	*writable = entry & QCOW2_COPIED;
+	/* The last cluster of the file may not all be there. */
+	return !(entry & q->not_plain) && start && end <= q->cluster_size &&
+	       start + end <= READ_ONCE(q->data->length);
+}
+
+static bool read_mapped(struct qcow2 *q, const struct qcow2_table *t, struct block_req *req)
+{
 	struct qcow2_map map;
 
-	if (!t)
-		return !q->l1[index] && index == (req->offset + req->bytes - 1) >> l1_shift &&
-		       read_below(q, req);
-	t->used = true;
 	if (qcow2_map(q, t, req->offset, req->bytes, &map) < 0 || map.bytes < req->bytes)
 		return false;
 	switch (map.type) {
 	case QCOW2_NORMAL:
-		/* The last cluster of the file may not all be there. */
-		if (!block_can_hook(req) || map.host + map.bytes > READ_ONCE(q->data->length))
+		if (map.host + map.bytes > READ_ONCE(q->data->length))
 			return false;
 		pass_to_data(q, req, map.host);
 		return true;
@@ -83,12 +93,49 @@ static bool fast_read(struct qcow2 *q, struct block_req *req)
 	}
 }
 
+static bool read_unmapped(struct qcow2 *q, struct block_req *req)
+{
+	unsigned int l1_shift = q->cluster_bits + q->l2_bits;
+	uint64_t index = req->offset >> l1_shift;
+
+	return !q->l1[index] && index == (req->offset + req->bytes - 1) >> l1_shift &&
+	       read_below(q, req);
+}
+
+static bool fast_read(struct qcow2 *q, struct block_req *req)
+{
+	struct qcow2_table *t = qcow2_cache_find(&q->l2, req->offset >> q->slice_shift);
+	uint64_t host;
+	bool writable;
+
+	if (!t)
+		return read_unmapped(q, req);
+	t->used = true;
+	if (unlikely(!map_plain(q, t, req, &host, &writable)))
+		return read_mapped(q, t, req);
+	pass_to_data(q, req, host);
+	return true;
+}
+
+static bool map_writable(const struct qcow2 *q, const struct qcow2_table *t,
+			 const struct block_req *req, uint64_t *host)
+{
+	struct qcow2_map map;
+
+	if (qcow2_map(q, t, req->offset, req->bytes, &map) < 0 || map.bytes < req->bytes ||
+	    map.type != QCOW2_NORMAL)
+		return false;
+	*host = map.host;
+	return map.writable;
+}
+
 static bool fast_write(struct qcow2 *q, struct block_req *req)
 {
 	struct qcow2_table *t = qcow2_cache_find(&q->l2, req->offset >> q->slice_shift);
-	struct qcow2_map map;
+	bool writable;
+	uint64_t host;
 
-	if (!t || q->corrupt || !block_can_hook(req))
+	if (!t || q->corrupt)
 		return false;
 	/* What is durable needs a mapping that is. */
 	if ((req->flags & BLOCK_FUA) && (q->lock.locked || qcow2_is_dirty(q)))
@@ -96,20 +143,19 @@ static bool fast_write(struct qcow2 *q, struct block_req *req)
 	if (req->flags & BLOCK_COMPRESSED)
 		return false;
 	t->used = true;
-	if (qcow2_map(q, t, req->offset, req->bytes, &map) < 0 || map.bytes < req->bytes ||
-	    map.type != QCOW2_NORMAL || !map.writable)
-		return false;
-	if (q->data == q->node.file && qcow2_meta_find(q, map.host, map.bytes))
+	if (unlikely(!map_plain(q, t, req, &host, &writable)))
+		writable = map_writable(q, t, req, &host);
+	if (!writable || (q->data == q->node.file && qcow2_meta_find(q, host, req->bytes)))
 		return false;
 	if (q->dirty)
 		q->dirty(q, req->offset, req->bytes);
-	pass_to_data(q, req, map.host);
+	pass_to_data(q, req, host);
 	return true;
 }
 
-static bool fast_path(struct qcow2 *q, struct block_req *req)
+static inline bool fast_path(struct qcow2 *q, struct block_req *req)
 {
-	if (q->frozen)
+	if (q->frozen || !block_can_hook(req))
 		return false;
 	switch (req->op) {
 	case BLOCK_READ:
