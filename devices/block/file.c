@@ -72,13 +72,7 @@ static bool write_here(struct file_node *f, const struct block_req *req)
 
 static void io_submit(struct block_req *req)
 {
-	struct file_node *f = node_of(req);
-	const struct file_loop *fl = file_find_loop(f, req->loop);
-
-	req->io.here = write_here(f, req);
-
-	req->io.fd = f->fd;
-	req->io.fixed = fl ? fl->fixed : -1;
+	req->io.here = write_here(node_of(req), req);
 	loop_io_submit(req->loop, &req->io);
 }
 
@@ -427,9 +421,12 @@ int file_check_request(const struct file_node *f, const struct block_req *req)
 static void file_submit(struct block_node *node, struct block_req *req)
 {
 	struct file_node *f = container_of(node, struct file_node, node);
+	struct file_loop *fl = file_find_loop(f, req->loop);
 	int ret;
 
 	req->node = node;
+	req->io.fd = f->fd;
+	req->io.fixed = fl ? fl->fixed : -1;
 	if (req->op == BLOCK_FLUSH) {
 		if (f->node.opts.no_flush || node->read_only)
 			block_done_later(req, 0);
@@ -442,7 +439,7 @@ static void file_submit(struct block_node *node, struct block_req *req)
 		block_done_later(req, ret);
 		return;
 	}
-	if (req->op != BLOCK_READ && !file_write_begin(f, req)) {
+	if (req->op != BLOCK_READ && !file_write_begin(f, req, fl)) {
 		file_write_apart(f, req);
 		return;
 	}

@@ -75,9 +75,9 @@ int file_bounce(struct file_node *f, bool write, uint64_t offset, const struct i
 /**
  * The same file: with O_DIRECT, a write of a part of a block reads the block first; nothing else may write to it until it is written
  * again. True: @req, which changes the file, may start at once and calls file_write_end() when it ends. False: it has to go by
- * file_write_apart(), which performs it, blocking in a thread of the pool, and completes it. In the request's loop.
+ * file_write_apart(), which performs it, blocking in a thread of the pool, and completes it. In the request's loop, whose entry is @fl, or NULL.
  */
-bool file_write_begin(struct file_node *f, struct block_req *req);
+bool file_write_begin(struct file_node *f, struct block_req *req, struct file_loop *fl);
 void file_write_end(struct file_node *f, struct block_req *req);
 void file_write_apart(struct file_node *f, struct block_req *req);
 

@@ -192,16 +192,13 @@ static void start_ragged(struct file_node *f)
 	}
 }
 
-bool file_write_begin(struct file_node *f, struct block_req *req)
+bool file_write_begin(struct file_node *f, struct block_req *req, struct file_loop *fl)
 {
-	struct file_loop *fl;
-
 	req->counted_in = NULL;
 	if (!f->node.opts.direct)
 		return true;
 	if (is_ragged(f, req))
 		return false;
-	fl = file_find_loop(f, req->loop);
 	req->counted_in = fl ? &fl->nwrites : &f->nwrites;
 	__atomic_add_fetch(req->counted_in, 1, __ATOMIC_SEQ_CST);
 	if (likely(!__atomic_load_n(&f->nragged, __ATOMIC_SEQ_CST)))
