@@ -299,11 +299,11 @@ int qcow2_resize(struct block_node *node, uint64_t length, enum block_prealloc p
 	if (length & 511)
 		return error_set(err, -EINVAL, "a size of %llu bytes is no multiple of 512",
 				 (unsigned long long)length);
-	if (length == q->size)
-		return 0;
 	if (q->version < 3 && q->nb_snapshots)
 		return error_set(err, -ENOTSUP,
 				 "a version 2 image with snapshots can not be resized");
+	if (length == q->size)
+		return 0;
 	if (length < q->size && prealloc)
 		return error_set(err, -EINVAL, "preallocation can not be used for shrinking");
 	ret = qcow2_bitmaps_can_resize(q, err);
