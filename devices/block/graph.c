@@ -5,7 +5,7 @@
 #include "block_co.h"
 #include "vmm/vm.h"
 
-static const char *const discard_names[] = {"ignore", "unmap", NULL};
+static const char *const discard_names[] = {"ignore", "unmap", "off", "on", NULL};
 static const char *const detect_names[] = {"off", "on", "unmap", NULL};
 
 #define T struct block_node
@@ -17,7 +17,7 @@ const struct option block_node_options[] = {
 	OPT_BOOL("cache.no-flush", T, opts.no_flush, "off",
 		 "ignore the guest's flushes: fast, unsafe"),
 	OPT_ENUM("discard", T, opts.discard, "ignore", discard_names,
-		 "what to do with the guest's discards"),
+		 "what to do with the guest's discards; off is ignore, on is unmap"),
 	OPT_ENUM("detect-zeroes", T, opts.detect_zeroes, "off", detect_names,
 		 "make writes of zeroes cheap; unmap: free the space, with discard=unmap"),
 	OPT_BOOL("force-share", T, opts.force_share, "off",
@@ -41,6 +41,7 @@ static const char *name_of(const struct block_node *node)
 int block_node_init(struct block_node *node, const struct block_ops *ops, struct hako_error *err)
 {
 	node->ops = ops;
+	node->opts.discard &= BLOCK_DISCARD_UNMAP;
 	node->read_only = node->opts.read_only;
 	node->check_writes = node->opts.detect_zeroes != BLOCK_DETECT_OFF;
 	node->request_align = node->logical_block_size = node->physical_block_size = 512;
