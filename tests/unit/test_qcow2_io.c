@@ -344,6 +344,33 @@ START_TEST(cold_slices)
 }
 END_TEST
 
+/* The cache has so many slices at most; and none any more when nobody has read for two intervals. */
+START_TEST(cache_is_bounded_and_cleaned)
+{
+	unsigned int *ntables;
+
+	set_up(_i);
+	must_sh("qemu-img create -q -f qcow2 disk 1G");
+	disk = open_node("disk", "", BLOCK_USE_WRITE);
+	for (int i = 0; i < 8; i++)
+		fill(disk, i * 32 * MiB, 512, i + 1);
+	close_node(disk);
+	disk = open_node("disk", "l2-cache-size=16K,cache-clean-interval=1", 0);
+	ntables = &qcow2_of(disk)->l2.ntables;
+	for (int i = 0; i < 8; i++) {
+		must_read(disk, i * 32 * MiB, 512, i + 1);
+		ck_assert_uint_le(READ_ONCE(*ntables), 4);
+	}
+	ck_assert_uint_gt(READ_ONCE(*ntables), 0);
+	for (int i = 0; i < 1000 && READ_ONCE(*ntables); i++)
+		usleep(10000);
+	ck_assert_uint_eq(READ_ONCE(*ntables), 0);
+	must_read(disk, 7 * 32 * MiB, 512, 8);
+	close_node(disk);
+	tear_down();
+}
+END_TEST
+
 /* The number of flushes in a log of blklogwrites. */
 static unsigned int logged_flushes(void)
 {
@@ -399,9 +426,10 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		overlapping_writes,   clusters_come_and_go, two_loops,
-		damaged_compression,  discard_gives_back,   large_images,
-		refcount_table_grows, cold_slices,	    flushes_at_once,
+		overlapping_writes,	      clusters_come_and_go, two_loops,
+		damaged_compression,	      discard_gives_back,   large_images,
+		refcount_table_grows,	      cold_slices,	    flushes_at_once,
+		cache_is_bounded_and_cleaned,
 	};
 	TCase *more = tcase_create("compressed");
 
