@@ -87,6 +87,8 @@ def guests(a, progress, scratch, seconds, rounds):
 
         def measure(who, m=m, op=op, command=command):
             progress.say(f'{op}, {who}')
+            # The host may have taken back pages of a file that was not read for some seconds.
+            disk.warm(qcow2 if who.endswith('qcow2') else raw)
             m.add(who, int(disk.guest_result(command(who), text)['iops']) / 1e3)
 
         names = 'hako qcow2', 'hako raw', 'QEMU qcow2', 'QEMU raw'
@@ -133,6 +135,7 @@ def benches(a, progress, scratch, quick, rounds):
 
             def measure(who, m=m, form=form, path=path, options=options):
                 progress.say(f'{m.name}: {who}')
+                disk.warm(path)
                 m.add(who, bench(a, who, count, path, form, '-s', '4096', '-S', '4096', '-t', 'writeback', *options))
 
             in_turn(rounds, TOOLS, measure)
