@@ -21,6 +21,10 @@ const struct option vm_config_options[] = {
 	OPT_STRING("cpus", T, cpus, "1",
 		   "N[,sockets=S,dies=D,cores=C,threads=T,maxcpus=M]: vCPUs, and how they are "
 		   "arranged"),
+	OPT_STRING(
+		"cpu", T, cpu, "host",
+		"host|MODEL[,+FLAG][,-FLAG][,option=...]: what the vCPUs are; help lists models and "
+		"flags"),
 	OPT_STRING("kernel", T, kernel, NULL, "bzImage, ELF or Multiboot kernel to boot"),
 	OPT_STRING("initrd", T, initrd, NULL, "initial ramdisk for the kernel"),
 	OPT_STRING("append", T, append, NULL, "kernel command line"),

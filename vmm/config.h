@@ -24,7 +24,7 @@ struct config_topology {
 };
 
 struct vm_config {
-	char *name, *machine, *memory, *cpus;
+	char *name, *machine, *memory, *cpus, *cpu;
 	char *kernel, *initrd, *append;
 	int decompress, panic, loop;
 	bool no_reboot;

@@ -177,6 +177,18 @@ void vm_guest_error(struct vm *vm, const char *fmt, ...)
 	vm_event(vm, HAKO_EVENT_GUEST_ERROR, "%s", line);
 }
 
+void vm_warn(struct vm *vm, const char *fmt, ...)
+{
+	char message[1020];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(message, sizeof(message), fmt, ap);
+	va_end(ap);
+	vm_log(vm, "%s", message);
+	vm_event(vm, HAKO_EVENT_WARNING, "%s", message);
+}
+
 void vm_control_set_log(struct vm *vm, void (*log)(void *, const char *), void *opaque)
 {
 	vm->control->log = log;

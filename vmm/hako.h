@@ -104,6 +104,7 @@ enum hako_event {
 	HAKO_EVENT_PANIC,    /* the guest has told pvpanic of a panic */
 	HAKO_EVENT_CONSOLE, /* a console that was read to its end has new text; the message is its id */
 	HAKO_EVENT_GUEST_ERROR, /* the guest has broken a rule: a device stopped because of its driver, a triple fault … */
+	HAKO_EVENT_WARNING, /* hako_vm_create() goes on, without something that an option asks for */
 };
 
 /**

@@ -40,6 +40,11 @@ const struct kvm_cap_info kvm_cap_table[] = {
 		 "real mode on older Intel CPUs"),
 	OPTIONAL(KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_HAS_TRIPLE_FAULT_EVENT,
 		 "resets that forget a triple fault"),
+	OPTIONAL(KVM_CAP_PMU_CAPABILITY, KVM_HAS_PMU_CAPABILITY,
+		 "performance counters (--cpu pmu=)"),
+	OPTIONAL(KVM_CAP_GET_TSC_KHZ, KVM_HAS_TSC_KHZ, "--cpu tsc-frequency="),
+	OPTIONAL(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_HAS_ENFORCE_PV,
+		 "--cpu kvm-pv-enforce-cpuid="),
 	{NULL},
 };
 
@@ -112,6 +117,6 @@ void kvm_close(struct kvm *kvm)
 		return;
 	if (kvm->fd >= 0)
 		close(kvm->fd);
-	free(kvm->cpuid);
+	free(kvm->cpu);
 	free(kvm);
 }

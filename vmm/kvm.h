@@ -18,17 +18,20 @@ enum kvm_cap {
 	KVM_HAS_TSS_ADDR,
 	KVM_HAS_IDENTITY_MAP,
 	KVM_HAS_TRIPLE_FAULT_EVENT,
+	KVM_HAS_PMU_CAPABILITY,
+	KVM_HAS_TSC_KHZ,
+	KVM_HAS_ENFORCE_PV,
 	KVM_HAS_CAPS,
 };
 
-struct kvm_cpuid2;
+struct cpu_setup;
 
 struct kvm {
 	int fd;
 	uint32_t run_size; /* of each vCPU's struct kvm_run mapping */
 	uint32_t max_vcpus, recommended_vcpus;
-	int cap[KVM_HAS_CAPS];	  /* KVM_CHECK_EXTENSION's answers */
-	struct kvm_cpuid2 *cpuid; /* x86: cpuid_supported()'s; constant once vCPUs are made */
+	int cap[KVM_HAS_CAPS]; /* KVM_CHECK_EXTENSION's answers */
+	struct cpu_setup *cpu; /* x86: cpu_setup()'s; constant once vCPUs are made */
 };
 
 /** Open @path (/dev/kvm) and check what is required. Messages say what to do. */

@@ -116,6 +116,9 @@ void vm_log(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2
 /** The same for what the guest did against the rules, which is an event as well (HAKO_EVENT_GUEST_ERROR). Any thread. */
 void vm_guest_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/** Something that was asked for is there in part only: the user is told, and the VM is created all the same. While it is created. */
+void vm_warn(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 /** The device class @name, or the one of that name that fits the board: "virtio-blk" is virtio-blk-pci where there is PCI. */
 int vm_device_class(struct vm *vm, const char *name, const struct class **cls,
 		    struct hako_error *err);

@@ -48,6 +48,12 @@ static int open_kernel(struct vm *vm, struct hako_error *err)
 
 /* --- interrupt controllers ------------------------------------------------------------------- */
 
+/* Messages, of the IOAPIC and of devices, to APIC IDs of 15 bits. */
+static bool reaches_long_ids(struct vm *vm)
+{
+	return board_of(vm)->irqchip == BOARD_IRQCHIP_SPLIT && vm->kvm->cap[KVM_HAS_X2APIC_API];
+}
+
 /* What has to be said before the interrupt controllers are made. */
 static int prepare_kvm(struct vm *vm, struct hako_error *err)
 {
@@ -72,7 +78,7 @@ static int prepare_kvm(struct vm *vm, struct hako_error *err)
 		r = vm_ioctl(vm, KVM_ENABLE_CAP, &x2apic, "x2APIC", err);
 	if (!r && kvm->cap[KVM_HAS_TRIPLE_FAULT_EVENT])
 		r = vm_ioctl(vm, KVM_ENABLE_CAP, &triple_fault, "triple faults", err);
-	return r;
+	return r ?: cpu_setup_vm(vm, err);
 }
 
 static int make_kvm_irqchip(struct vm *vm, struct hako_error *err)
@@ -151,7 +157,7 @@ static int make_split_irqchip(struct vm *vm, struct hako_error *err)
 	r = vm_ioctl(vm, KVM_ENABLE_CAP, &split, "local APICs", err);
 	if (r)
 		return r;
-	vm->irq.ext_dest = vm->kvm->cap[KVM_HAS_X2APIC_API];
+	vm->irq.ext_dest = reaches_long_ids(vm);
 	ioapic_init(&b->ioapic, &ops, vm);
 	irq_use_chip(vm, &chip, &b->ioapic);
 	return bus_add(&vm->mmio, &region, err);
@@ -225,10 +231,9 @@ int board_init(struct vm *vm, uint64_t ram_size, uint64_t low_max, struct hako_e
 
 	b->low_ram = MIN(ram_size, low_max);
 	b->high_ram = ram_size - b->low_ram;
-	r = cpuid_supported(vm->kvm, err);
+	r = cpu_setup(vm, reaches_long_ids(vm), &b->address_limit, err);
 	if (r)
 		return r;
-	b->address_limit = cpuid_address_limit(vm->kvm->cpuid);
 	if (b->high_ram > b->address_limit - BOARD_HIGH_RAM)
 		return error_set(err, -ERANGE,
 				 "--memory %s: more than this CPU can address (%llu GiB)",

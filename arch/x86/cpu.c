@@ -6,6 +6,8 @@
 #include <sys/ioctl.h>
 
 #include "boot.h"
+#include "cpu_model.h"
+#include "cpu_setup.h"
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
@@ -70,20 +72,61 @@ static int vcpu_ioctl(struct vcpu *v, unsigned long request, void *arg, const ch
 	return 0;
 }
 
+/* The frequency in kHz; what KVM says when the host cannot be other than it is. */
+static int set_tsc(struct vcpu *v, uint32_t *khz, struct hako_error *err)
+{
+	const struct cpu_setup *setup = v->vm->kvm->cpu;
+	int is;
+
+	if (setup->tsc_khz && ioctl(v->fd, KVM_SET_TSC_KHZ, (unsigned long)setup->tsc_khz) < 0)
+		return error_errno(err, -errno, "--cpu %s: tsc-frequency", v->vm->config->cpu);
+	if (!setup->tsc_khz && !setup->tsc_leaf)
+		return 0;
+	is = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+	if (setup->tsc_khz && is != (int)setup->tsc_khz)
+		return error_set(
+			err, -ENOTSUP,
+			"--cpu %s: tsc-frequency: this host's CPU has %d kHz, and does not "
+			"scale them",
+			v->vm->config->cpu, is);
+	*khz = MAX(is, 0);
+	return 0;
+}
+
+static int enforce_pv(struct vcpu *v, struct hako_error *err)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+		.args = {1},
+	};
+
+	return vcpu_ioctl(v, KVM_ENABLE_CAP, &cap, "kvm-pv-enforce-cpuid", err);
+}
+
 static int set_cpuid(struct vcpu *v, struct hako_error *err)
 {
+	const struct cpu_setup *setup = v->vm->kvm->cpu;
 	const struct cpuid_config config = {
 		.topology = v->vm->config->topology,
-		.msi_ext_dest = v->vm->irq.ext_dest,
-		.tsc_deadline = v->vm->kvm->cap[KVM_HAS_TSC_DEADLINE],
+		.extended = setup->extended_topology,
+		.no_leaf_0xb = setup->no_leaf_0xb,
 	};
-	struct kvm_cpuid2 *cpuid = cpuid_copy(v->vm->kvm);
+	struct kvm_cpuid2 *cpuid = malloc(CPUID_BYTES);
+	uint32_t khz = 0;
 	int r;
 
 	if (!cpuid)
 		return error_errno(err, -ENOMEM, "CPUID");
+	memcpy(cpuid, &setup->cpuid,
+	       sizeof(setup->cpuid) + setup->cpuid.nent * sizeof(setup->cpuid.entries[0]));
 	cpuid_for_vcpu(cpuid, cpu_apic_id(&config.topology, v->index), &config);
-	r = vcpu_ioctl(v, KVM_SET_CPUID2, cpuid, "CPUID", err);
+	r = set_tsc(v, &khz, err);
+	if (!r && khz && setup->tsc_leaf)
+		cpuid_add_tsc(cpuid, khz);
+	if (!r)
+		r = vcpu_ioctl(v, KVM_SET_CPUID2, cpuid, "CPUID", err);
+	if (!r && setup->enforce_pv)
+		r = enforce_pv(v, err);
 	free(cpuid);
 	return r;
 }
@@ -206,6 +249,8 @@ int cpu_init(struct vcpu *v, struct hako_error *err)
 	r = set_cpuid(v, err);
 	if (!r)
 		r = set_msrs(v, firmware, ARRAY_SIZE(firmware));
+	if (!r)
+		r = set_msrs(v, v->vm->kvm->cpu->msr, v->vm->kvm->cpu->nmsrs);
 	if (!r)
 		r = save_power_on(v, err);
 	return r;

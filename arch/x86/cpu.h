@@ -12,8 +12,17 @@ struct vm;
 struct vcpu;
 struct boot_entry;
 struct kvm_cpuid2;
+struct kvm_cpuid_entry2;
 
-/** After KVM_CREATE_VCPU, in the vCPU's thread: CPUID, MSRs; remembers the power-on state in vcpu->power_on. */
+/**
+ * Make of --cpu and of what KVM supports what all vCPUs have in common: kvm->cpu. Once, before the interrupt controllers are made.
+ * @ext_dest: messages will reach APIC IDs of 15 bits. @address_limit: the end of what the guest can address.
+ */
+int cpu_setup(struct vm *vm, bool ext_dest, uint64_t *address_limit, struct hako_error *err);
+/** The VM's part of it, before the vCPUs: what KVM shall not do. */
+int cpu_setup_vm(struct vm *vm, struct hako_error *err);
+
+/** After KVM_CREATE_VCPU, in the vCPU's thread: time-stamp counter, CPUID, MSRs; remembers the power-on state in vcpu->power_on. */
 int cpu_init(struct vcpu *vcpu, struct hako_error *err);
 
 /**
@@ -32,10 +41,14 @@ bool cpu_has_long_ids(const struct vm *vm);
 
 #define APIC_8BIT_IDS 255u /* below the broadcast's */
 
+#define CPUID_MAX_ENTRIES 256
+#define CPUID_BYTES \
+	(sizeof(struct kvm_cpuid2) + CPUID_MAX_ENTRIES * sizeof(struct kvm_cpuid_entry2))
+
 struct cpuid_config {
 	struct config_topology topology;
-	bool msi_ext_dest; /* messages reach APIC IDs of 15 bits */
-	bool tsc_deadline; /* KVM's local APIC has that timer */
+	bool extended;	  /* raise the last leaf and flags, so that topology can be told in full */
+	bool no_leaf_0xb; /* leave that one out */
 };
 
 /* How many bits of an APIC ID are of the thread, of what is below the die, below the socket. */
@@ -44,16 +57,16 @@ struct apic_bits {
 };
 struct apic_bits cpuid_apic_bits(const struct config_topology *t);
 
-/** Ask KVM, once for all vCPUs, what it supports: kvm->cpuid. */
-int cpuid_supported(struct kvm *kvm, struct hako_error *err);
+/** Ask KVM what it supports: into @c, which has room for CPUID_MAX_ENTRIES. */
+int cpuid_supported(int kvm_fd, struct kvm_cpuid2 *c, struct hako_error *err);
 
-/** A copy of it for a vCPU, with room for what cpuid_for_vcpu() adds; the caller frees it. NULL: no memory. */
-struct kvm_cpuid2 *cpuid_copy(const struct kvm *kvm);
+/** The entry, a new one of zeroes if there is none; NULL if there is no room. */
+struct kvm_cpuid_entry2 *cpuid_find_or_add(struct kvm_cpuid2 *c, uint32_t function, uint32_t index);
 
 /** The end of what a guest can address. */
 uint64_t cpuid_address_limit(const struct kvm_cpuid2 *cpuid);
 
-/** Fill in what differs between vCPUs or depends on the VM: APIC ID, topology leaves, bits that KVM leaves to us. */
+/** Fill in what differs between vCPUs: APIC ID, topology leaves. */
 void cpuid_for_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id, const struct cpuid_config *config);
 
 #endif

@@ -1,28 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* CPUID: KVM's word for what the host and KVM can do, ours for the topology (SDM volume 2A, CPUID; APM volume 3, appendix E). */
 #include <cpuid.h>
-#include <asm/kvm_para.h>
 #include <linux/kvm.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 
 #include "cpu.h"
-#include "vmm/kvm.h"
-
-#define CPUID_MAX_ENTRIES 256
-#define CPUID_BYTES \
-	(sizeof(struct kvm_cpuid2) + CPUID_MAX_ENTRIES * sizeof(struct kvm_cpuid_entry2))
 
 #define DEFAULT_ADDRESS_BITS 36 /* of CPUs without leaf 0x80000008 */
-
-struct kvm_cpuid2 *cpuid_copy(const struct kvm *kvm)
-{
-	struct kvm_cpuid2 *c = malloc(CPUID_BYTES);
-
-	if (c)
-		memcpy(c, kvm->cpuid, CPUID_BYTES);
-	return c;
-}
 
 static struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *c, uint32_t function, uint32_t index)
 {
@@ -43,7 +27,7 @@ uint64_t cpuid_address_limit(const struct kvm_cpuid2 *c)
 	return 1ull << (bits >= 32 && bits <= 52 ? bits : DEFAULT_ADDRESS_BITS);
 }
 
-static struct kvm_cpuid_entry2 *find_or_add(struct kvm_cpuid2 *c, uint32_t function, uint32_t index)
+struct kvm_cpuid_entry2 *cpuid_find_or_add(struct kvm_cpuid2 *c, uint32_t function, uint32_t index)
 {
 	struct kvm_cpuid_entry2 *e = find(c, function, index);
 
@@ -66,7 +50,7 @@ static void add_description(struct kvm_cpuid2 *c)
 
 	for (uint32_t leaf = 0x80000002; max && leaf <= MIN(0x80000005, MIN(last, max->eax));
 	     leaf++) {
-		struct kvm_cpuid_entry2 *e = find_or_add(c, leaf, 0);
+		struct kvm_cpuid_entry2 *e = cpuid_find_or_add(c, leaf, 0);
 
 		if (!e || e->eax || e->ebx || e->ecx || e->edx)
 			continue;
@@ -75,22 +59,12 @@ static void add_description(struct kvm_cpuid2 *c)
 	}
 }
 
-int cpuid_supported(struct kvm *kvm, struct hako_error *err)
+int cpuid_supported(int kvm_fd, struct kvm_cpuid2 *c, struct hako_error *err)
 {
-	struct kvm_cpuid2 *c = calloc(1, CPUID_BYTES);
-	int r;
-
-	if (!c)
-		return error_errno(err, -ENOMEM, "CPUID");
 	c->nent = CPUID_MAX_ENTRIES;
-	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, c) < 0) {
-		r = error_errno(err, -errno, "KVM: CPUID");
-		free(c);
-		return r;
-	}
+	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) < 0)
+		return error_errno(err, -errno, "KVM: CPUID");
 	add_description(c);
-	free(kvm->cpuid);
-	kvm->cpuid = c;
 	return 0;
 }
 
@@ -125,11 +99,8 @@ static void leaf_1(struct kvm_cpuid_entry2 *e, uint32_t apic_id, const struct cp
 	uint32_t ids = 1u << cpuid_apic_bits(&config->topology).die;
 
 	set_field(&e->ebx, 24, 8, apic_id & 255);
-	set_field(&e->ebx, 16, 8, MIN(ids, 255u));
+	set_field(&e->ebx, 16, 8, ids > 1 ? MIN(ids, 255u) : 0);
 	set_field(&e->edx, 28, 1, ids > 1); /* HTT: EBX[23:16] is valid */
-	set_field(&e->ecx, 31, 1, 1);	    /* a hypervisor */
-	set_field(&e->ecx, 21, 1, 1);	    /* x2APIC: in KVM's local APIC, whatever the host has */
-	set_field(&e->ecx, 24, 1, config->tsc_deadline);
 }
 
 /* Caches: the first two levels are a core's own, the last one the die's. Counts are of IDs, with those that nobody has. */
@@ -165,7 +136,7 @@ static void leaf_topology(struct kvm_cpuid2 *c, uint32_t function, uint32_t apic
 	};
 
 	for (uint32_t i = 0; i < ARRAY_SIZE(level) && (i < 3 || has_dies); i++) {
-		struct kvm_cpuid_entry2 *e = find_or_add(c, function, i);
+		struct kvm_cpuid_entry2 *e = cpuid_find_or_add(c, function, i);
 
 		if (!e)
 			return;
@@ -181,7 +152,8 @@ static void leaf_topology(struct kvm_cpuid2 *c, uint32_t function, uint32_t apic
 static void add_topoext(struct kvm_cpuid2 *c)
 {
 	struct kvm_cpuid_entry2 *e = find(c, 0x80000001, 0), *max = find(c, 0x80000000, 0);
-	struct kvm_cpuid_entry2 *leaf = find(c, 0x8000001e, 0) ?: find_or_add(c, 0x8000001e, 0);
+	struct kvm_cpuid_entry2 *leaf = find(c, 0x8000001e, 0)
+						?: cpuid_find_or_add(c, 0x8000001e, 0);
 
 	if (!e || !max || !leaf)
 		return;
@@ -191,20 +163,20 @@ static void add_topoext(struct kvm_cpuid2 *c)
 }
 
 /* What AMD's have besides; Linux takes dies for nodes of a socket. */
-static void leaves_amd(struct kvm_cpuid2 *c, uint32_t apic_id, const struct config_topology *t)
+static void leaves_amd(struct kvm_cpuid2 *c, uint32_t apic_id, const struct cpuid_config *config)
 {
+	const struct config_topology *t = &config->topology;
 	const struct apic_bits bits = cpuid_apic_bits(t);
 	uint32_t n = t->threads * t->cores * t->dies;
 	struct kvm_cpuid_entry2 *e;
 
-	leaf_caches(c, 0x8000001d, &bits);
 	e = find(c, 0x80000008, 0);
 	if (e)
 		e->ecx = n > 1 ? (bits.die << 12) | MIN(n - 1, 255u) : 0;
 	e = find(c, 0x80000001, 0);
 	if (e)
 		set_field(&e->ecx, 1, 1, n > 1); /* CmpLegacy */
-	if (t->threads > 1 || t->dies > 1)
+	if (config->extended && (t->threads > 1 || t->dies > 1))
 		add_topoext(c);
 	e = find(c, 0x8000001e, 0);
 	if (e) {
@@ -222,20 +194,19 @@ void cpuid_for_vcpu(struct kvm_cpuid2 *c, uint32_t apic_id, const struct cpuid_c
 	const struct apic_bits bits = cpuid_apic_bits(t);
 	struct kvm_cpuid_entry2 *e, *base = find(c, 0, 0);
 
-	e = find(c, 0x40000001, 0);
-	if (e)
-		set_field(&e->eax, KVM_FEATURE_MSI_EXT_DEST_ID, 1, config->msi_ext_dest);
 	e = find(c, 1, 0);
 	if (e)
 		leaf_1(e, apic_id, config);
 	leaf_caches(c, 4, &bits);
-	if (base && base->eax < 0xb)
+	leaf_caches(c, 0x8000001d, &bits);
+	if (base && base->eax < 0xb && config->extended)
 		base->eax = 0xb;
-	leaf_topology(c, 0xb, apic_id, t);
+	if (base && base->eax >= 0xb && !config->no_leaf_0xb)
+		leaf_topology(c, 0xb, apic_id, t);
 	if (base && base->eax < 0x1f && t->dies > 1 && !is_amd(base))
 		base->eax = 0x1f;
-	if (base && base->eax >= 0x1f)
+	if (base && base->eax >= 0x1f && (t->dies > 1 || find(c, 0x1f, 0)))
 		leaf_topology(c, 0x1f, apic_id, t);
 	if (base && is_amd(base))
-		leaves_amd(c, apic_id, t);
+		leaves_amd(c, apic_id, config);
 }

@@ -19,6 +19,7 @@ static const struct {
 } tests[] = {
 	{"hello", test_hello},
 	{"lspci", test_lspci},
+	{"cpuid", test_cpuid_dump},
 	{"apic", test_apic},
 	{"ioapic", test_ioapic},
 	{"uart", test_uart},

@@ -5,6 +5,7 @@
 
 void test_hello(void);
 void test_lspci(void);
+void test_cpuid_dump(void);
 void test_apic(void);
 void test_ioapic(void);
 void test_uart(void);

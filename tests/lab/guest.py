@@ -84,8 +84,9 @@ class Spec:
     """A guest, the same for every VMM."""
 
     def __init__(self, kernel, initrd, board='q35', cpus=1, memory=256, steps=(), append='',
-                 disks=(), nets=(), rng=False, reboot=True, root=True, options=()):
+                 disks=(), nets=(), rng=False, reboot=True, root=True, options=(), cpu=None):
         self.options = list(options)  # of hako alone
+        self.cpu = cpu
         self.kernel, self.initrd, self.board = kernel, initrd, board
         self.cpus, self.memory, self.steps = cpus, memory, list(steps)
         self.disks, self.nets, self.rng, self.reboot = list(disks), list(nets), rng, reboot
@@ -120,6 +121,8 @@ def hako_command(spec):
         args += ['--device', 'virtio-rng']
     if not spec.reboot:
         args += ['--no-reboot']
+    if spec.cpu:
+        args += ['--cpu', spec.cpu]
     return args + spec.options
 
 
@@ -128,7 +131,7 @@ def qemu_command(spec):
     micro = spec.board == 'micro'
     bus = 'device' if micro else 'pci'
     args = ['qemu-system-x86_64', '-nodefaults', '-no-user-config', '-display', 'none',
-            '-accel', 'kvm', '-cpu', 'host', '-machine', 'microvm,acpi=on' if micro else 'q35',
+            '-accel', 'kvm', '-cpu', spec.cpu or 'host', '-machine', 'microvm,acpi=on' if micro else 'q35',
             '-m', str(spec.memory), '-smp', str(spec.cpus), '-kernel', spec.kernel,
             '-initrd', spec.initrd, '-append', spec.append, '-serial', 'stdio']
     for i, d in enumerate(spec.disks):

@@ -101,6 +101,22 @@ def queues(board, options, lab):
         os.unlink(made)
 
 
+def cpu_model(model, lab):
+    """Linux finds the same flags under hako as under QEMU."""
+    p, seen = lab.pieces, {}
+    for vmm in ('qemu', 'hako'):
+        spec = guest.Spec(p.paths['kernel-cloud'], p.paths['initrd-cloud'], 'q35', 2, steps=['shell'], cpu=model)
+        with lab.start(spec, vmm) as g:
+            g.expect('@@ shell')
+            seen[vmm] = {key: g.run(f'grep "^{key}" /proc/cpuinfo')[1] for key in ('flags', 'model name', 'address sizes')}
+            seen[vmm]['flags'] = ' '.join(sorted(seen[vmm]['flags'].split('\n')[0].split(':')[1].split()))
+            os.write(g.keys, b'exit\n')
+            g.finish()
+    for key, value in seen['qemu'].items():
+        more = set(seen['hako'][key].split()) ^ set(value.split())
+        lab.ok(key.replace(' ', '-'), value and value == seen['hako'][key], f'differs: {sorted(more)}')
+
+
 def _named(name, board, steps, **options):
     return name, functools.partial(boots, board, steps, options)
 
@@ -117,6 +133,8 @@ TESTS = [
     _named('cpus.q35', 'q35', ['cpus:4', 'topology:0.0-1+0.0-1+1.2-3+1.2-3', 'model'], cpus='4,sockets=2,cores=1,threads=2'),
     _named('cpus.micro', 'micro', ['cpus:4', 'model'], cpus=4),
     ('cpus-300.micro', many_cpus),
+    ('cpu-model.epyc', functools.partial(cpu_model, 'EPYC,check=off')),
+    ('cpu-model.nehalem', functools.partial(cpu_model, 'Nehalem,+aes,-sse4.2,check=off')),
     # Neither PIC nor PIT.
     _named('split.q35', 'q35', ['cpus:2', 'mount', 'discard:vdb'], cpus=2, disk=True,
            options=['--machine', 'q35,kernel-irqchip=split']),

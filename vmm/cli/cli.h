@@ -19,6 +19,8 @@ void cli_img_man(void);
 void cli_io_man(void);
 /** What confined threads may do. */
 int cli_help_sandbox(void);
+/** The models and flags of --cpu, or (@name) the flags of a model. Returns the process's status. */
+int cli_help_cpu(const char *name);
 
 /* A sub-command, for the dispatcher, the help and the completion. */
 struct cli_command {

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "arch/x86/cpu_model.h"
 #include "args.h"
 #include "cli.h"
 #include "vmm/config.h"
@@ -176,7 +177,8 @@ static int help_all(void)
 	printf("\nhako help KIND lists the classes of a kind, hako help KIND CLASS its options:\n\n");
 	for (int i = 0; i < CLASS_KINDS; i++)
 		printf("  hako help %-12s %s\n", kinds[i].name, kinds[i].title);
-	printf("\nhako help sandbox lists what --sandbox allows.\n");
+	printf("\nhako help cpu lists CPU models and flags, hako help cpu MODEL the flags of one.\n");
+	printf("hako help sandbox lists what --sandbox allows.\n");
 	return 0;
 }
 
@@ -213,6 +215,9 @@ static int help_man(const char *page)
 	printf(".SH OPTIONS OF HAKO RUN\n");
 	man_options(vm_config_options, "--");
 	man_options(cli_run_options, "--");
+	printf(".SH OPTIONS OF \\-\\-CPU\nBehind the model's name; so are +FLAG, \\-FLAG and FLAG=on|off. Models and flags have QEMU's names;\n"
+	       ".B hako help cpu\nlists them,\n.B hako help cpu\n.I MODEL\nthe flags of one.\n");
+	man_options(cpu_model_options, "");
 	printf(".SH OPTIONS OF HAKO EXEC\nThose of\n.B hako run\nbut for initrd, console and no\\-reboot, and:\n");
 	man_options(cli_exec_options, "--");
 	printf(".SH OPTIONS OF HAKO TEST\nThose of\n.B hako run\nbut for kernel, console and no\\-reboot, and:\n");
@@ -246,6 +251,8 @@ int cli_help(int argc, char **argv)
 		return help_exec();
 	if (!strcmp(topic, "test"))
 		return help_test();
+	if (!strcmp(topic, "cpu"))
+		return cli_help_cpu(argc > 2 ? argv[2] : NULL);
 	if (!strcmp(topic, "sandbox"))
 		return cli_help_sandbox();
 	if (!strcmp(topic, "man"))

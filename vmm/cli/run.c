@@ -33,7 +33,7 @@ const struct option cli_run_options[] = {
 struct run {
 	struct cli_run_config config;
 	struct hako_vm *vm;
-	bool have_net, have_console, have_pidfile;
+	bool have_net, have_console, have_pidfile, help_cpu;
 	FILE *log;
 	sigset_t old_mask;
 	int signal_fd;
@@ -59,6 +59,8 @@ static int set(struct run *run, const char *name, const char *value, struct hako
 
 		return r ? error_prefix(err, "--%s", name), r : 0;
 	}
+	if (!strcmp(name, "cpu") && !strcmp(value, "help"))
+		run->help_cpu = true;
 	if (!strcmp(name, "net"))
 		run->have_net = true;
 	if (!strcmp(name, "console"))
@@ -121,9 +123,13 @@ static void log_line(void *opaque, const char *line)
 
 static void tell_event(void *opaque, enum hako_event event, const char *message)
 {
+	struct run *run = opaque;
+
 	if (event == HAKO_EVENT_IO_ERROR)
 		fprintf(stderr, "hako: %s: the guest waits (on a terminal, Ctrl-a c goes on)\n",
 			message);
+	else if (event == HAKO_EVENT_WARNING && run->log != stderr)
+		fprintf(stderr, "hako: warning: %s\n", message);
 }
 
 static int open_log(struct run *run, struct hako_error *err)
@@ -199,7 +205,7 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 	const char *terminal;
 	int r;
 
-	hako_vm_set_event(run->vm, tell_event, NULL);
+	hako_vm_set_event(run->vm, tell_event, run);
 	r = open_log(run, err);
 	if (!r)
 		r = jail_begin(&run->config.jail, err);
@@ -253,6 +259,8 @@ int cli_run(int argc, char **argv)
 	r = parse(&run, argc, argv, &err);
 	if (!r && run.config.help) {
 		status = cli_help(2, (char *[]){argv[0], (char *)"run", NULL});
+	} else if (!r && run.help_cpu) {
+		status = cli_help_cpu(NULL);
 	} else {
 		if (!r)
 			r = set_defaults(&run, &err);
