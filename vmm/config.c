@@ -25,6 +25,10 @@ const struct option vm_config_options[] = {
 		"cpu", T, cpu, "host",
 		"host|MODEL[,+FLAG][,-FLAG][,option=...]: what the vCPUs are; help lists models and "
 		"flags"),
+	OPT_STRING(
+		"overcommit", T, overcommit, "",
+		"[cpu-pm=on][,halt-poll=NS]: leave the CPUs to idle guests, or have KVM wait for them "
+		"without sleeping"),
 	OPT_STRING("kernel", T, kernel, NULL, "bzImage, ELF or Multiboot kernel to boot"),
 	OPT_STRING("initrd", T, initrd, NULL, "initial ramdisk for the kernel"),
 	OPT_STRING("append", T, append, NULL, "kernel command line"),
@@ -83,6 +87,8 @@ int config_finish(struct vm_config *c, struct hako_error *err)
 
 	if (!r)
 		r = config_parse_cpus(c->cpus, &c->ncpus, &c->topology, err);
+	if (!r)
+		r = config_parse_overcommit(c->overcommit, &c->oc, err);
 	if (!r && !c->kernel && (c->initrd || c->append))
 		return error_set(err, -EINVAL, "--%s needs --kernel",
 				 c->initrd ? "initrd" : "append");

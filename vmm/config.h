@@ -23,8 +23,16 @@ struct config_topology {
 	uint32_t sockets, dies, cores, threads;
 };
 
+/* What is left to the guest though others may need it: --overcommit. */
+struct config_overcommit {
+	bool cpu_pm; /* vCPUs keep their CPU when they have nothing to do */
+	uint32_t
+		halt_poll; /* ns that KVM looks for a wake-up before a vCPU's thread sleeps; CONFIG_HALT_POLL_HOST: the host's setting */
+};
+#define CONFIG_HALT_POLL_HOST UINT32_MAX
+
 struct vm_config {
-	char *name, *machine, *memory, *cpus, *cpu;
+	char *name, *machine, *memory, *cpus, *cpu, *overcommit;
 	char *kernel, *initrd, *append;
 	int decompress, panic, loop;
 	bool no_reboot;
@@ -35,6 +43,7 @@ struct vm_config {
 	uint64_t ram_size;
 	uint32_t ncpus; /* at most what the topology has places for */
 	struct config_topology topology;
+	struct config_overcommit oc; /* of overcommit */
 };
 
 extern const struct option vm_config_options[];
@@ -54,6 +63,9 @@ int config_parse_arg(const struct option *own, int argc, char **argv,
 		     int (*set)(void *opaque, const char *name, const char *value,
 				struct hako_error *err),
 		     void *opaque, struct hako_error *err);
+
+/** Of "cpu-pm=on,halt-poll=NS". */
+int config_parse_overcommit(const char *text, struct config_overcommit *oc, struct hako_error *err);
 
 /** Make the objects that --chardev, --netdev, --blockdev, --fsdev, --iothread, --object, --console, --disk, --net and --device name. */
 int config_create_objects(struct vm *vm, struct hako_error *err);

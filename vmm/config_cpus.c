@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* --cpus: how many, and in which sockets, dies and cores. */
+/* --cpus: how many, and in which sockets, dies and cores; --overcommit: what they keep while they are idle. */
 #include <errno.h>
 
 #include "config.h"
@@ -91,4 +91,32 @@ int config_parse_cpus(const char *text, uint32_t *ncpus, struct config_topology 
 	*ncpus = o.cpus;
 	*topology = o.t;
 	return r;
+}
+
+#define T struct config_overcommit
+static const struct option overcommit_options[] = {
+	OPT_BOOL("cpu-pm", T, cpu_pm, "off",
+		 "idle vCPUs keep their CPU, and save its power themselves"),
+	OPT_UINT("halt-poll", T, halt_poll, "0xffffffff", 0, 0,
+		 "ns to look for a wake-up before an idle vCPU's thread sleeps"),
+	OPT_END,
+};
+#undef T
+
+int config_parse_overcommit(const char *text, struct config_overcommit *oc, struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	int r = keyvals_parse(&kv, text, NULL, err);
+
+	if (!r)
+		r = options_defaults(overcommit_options, oc, err);
+	if (!r)
+		r = options_apply(overcommit_options, oc, &kv, true, err);
+	keyvals_free(&kv);
+	if (!r && oc->halt_poll != CONFIG_HALT_POLL_HOST && oc->halt_poll > 1000000000)
+		r = error_set(err, -ERANGE, "halt-poll=%u: more than a second", oc->halt_poll);
+	if (!r && oc->cpu_pm && oc->halt_poll != CONFIG_HALT_POLL_HOST)
+		r = error_set(err, -EINVAL,
+			      "halt-poll: with cpu-pm=on an idle vCPU never gets there");
+	return r ? error_prefix(err, "--overcommit %s", text), r : 0;
 }

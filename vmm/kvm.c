@@ -45,6 +45,8 @@ const struct kvm_cap_info kvm_cap_table[] = {
 	OPTIONAL(KVM_CAP_GET_TSC_KHZ, KVM_HAS_TSC_KHZ, "--cpu tsc-frequency="),
 	OPTIONAL(KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_HAS_ENFORCE_PV,
 		 "--cpu kvm-pv-enforce-cpuid="),
+	OPTIONAL(KVM_CAP_X86_DISABLE_EXITS, KVM_HAS_DISABLE_EXITS, "--overcommit cpu-pm=on"),
+	OPTIONAL(KVM_CAP_HALT_POLL, KVM_HAS_HALT_POLL, "--overcommit halt-poll="),
 	{NULL},
 };
 

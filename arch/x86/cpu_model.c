@@ -133,6 +133,7 @@ void cpu_host_init(struct cpu_host *host, const struct kvm *kvm, const struct kv
 	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
 		if (!xsave || (xsave->eax & states[i].state) != states[i].state)
 			host->word[states[i].word] &= ~states[i].bits;
+	host->has_mwait = kvm->cap[KVM_HAS_DISABLE_EXITS] & KVM_X86_DISABLE_EXITS_MWAIT;
 	host->has_pmu = kvm->cap[KVM_HAS_PMU_CAPABILITY];
 }
 
@@ -385,7 +386,7 @@ static void take_host(struct cpu_model *m, const struct cpu_host *host)
 	for (int w = 0; w < CPU_WORDS; w++) {
 		uint64_t bits = host->word[w];
 
-		if (w == CPU_KVM_HINTS)
+		if (w == CPU_KVM_HINTS && !host->dedicated)
 			continue;
 		if (m->migratable && !cpu_words[w].msr)
 			bits &= cpu_word_named(w);
@@ -558,6 +559,8 @@ int cpu_model_resolve(struct cpu_model *m, const struct cpu_host *host, bool ext
 		can.word[CPU_KVM] |= BIT64(KVM_FEATURE_MSI_EXT_DEST_ID);
 	else
 		can.word[CPU_KVM] &= ~BIT64(KVM_FEATURE_MSI_EXT_DEST_ID);
+	if (can.dedicated && can.has_mwait)
+		can.word[CPU_1_ECX] |= CPU_FLAG_MONITOR;
 	if (!m->pmu) {
 		can.word[CPU_1_ECX] &= ~CPU_FLAG_PDCM;
 		can.word[CPU_8000_0022_EAX] = 0;

@@ -128,7 +128,8 @@ const struct cpu_model_def *cpu_model_find(const char *name);
 struct cpu_host {
 	const struct kvm_cpuid2 *cpuid; /* KVM_GET_SUPPORTED_CPUID's, and the CPU's name */
 	uint64_t word[CPU_WORDS];
-	bool has_pmu;
+	bool has_pmu, has_mwait;
+	bool dedicated; /* vCPUs keep their CPUs: "host" tells the guest, and lets it use MWAIT if it can */
 };
 
 struct cpu_model {

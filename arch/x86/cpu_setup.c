@@ -61,6 +61,7 @@ static int make(struct vm *vm, struct cpu_setup *s, struct kvm_cpuid2 *supported
 		r = cpuid_supported(vm->kvm->fd, supported, err);
 	if (!r) {
 		cpu_host_init(&host, vm->kvm, supported);
+		host.dedicated = vm->config->oc.cpu_pm;
 		r = cpu_model_resolve(&m, &host, ext_dest, &warning, err);
 	}
 	if (!r)
@@ -104,16 +105,41 @@ int cpu_setup(struct vm *vm, bool ext_dest, uint64_t *address_limit, struct hako
 	return 0;
 }
 
+static int enable_cap(struct vm *vm, uint32_t number, uint64_t arg, const char *what,
+		      struct hako_error *err)
+{
+	struct kvm_enable_cap cap = {.cap = number, .args = {arg}};
+
+	return ioctl(vm->fd, KVM_ENABLE_CAP, &cap) < 0 ? error_errno(err, -errno, "KVM: %s", what)
+						       : 0;
+}
+
+#define DISABLE_EXITS                                                                            \
+	(KVM_X86_DISABLE_EXITS_MWAIT | KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE | \
+	 KVM_X86_DISABLE_EXITS_CSTATE)
+
 int cpu_setup_vm(struct vm *vm, struct hako_error *err)
 {
-	struct kvm_enable_cap cap = {
-		.cap = KVM_CAP_PMU_CAPABILITY,
-		.args = {KVM_PMU_CAP_DISABLE},
-	};
+	const struct config_overcommit *oc = &vm->config->oc;
+	const int *cap = vm->kvm->cap;
+	int r = 0;
 
-	if (!vm->kvm->cpu->no_pmu || !(vm->kvm->cap[KVM_HAS_PMU_CAPABILITY] & KVM_PMU_CAP_DISABLE))
-		return 0;
-	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap) < 0)
-		return error_errno(err, -errno, "KVM: performance counters");
-	return 0;
+	if (vm->kvm->cpu->no_pmu && cap[KVM_HAS_PMU_CAPABILITY] & KVM_PMU_CAP_DISABLE)
+		r = enable_cap(vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE,
+			       "performance counters", err);
+	if (!r && oc->cpu_pm && !(cap[KVM_HAS_DISABLE_EXITS] & KVM_X86_DISABLE_EXITS_HLT))
+		return error_set(err, -ENOTSUP,
+				 "--overcommit cpu-pm=on: this host's KVM does not let idle vCPUs "
+				 "keep their CPU (KVM_CAP_X86_DISABLE_EXITS)");
+	if (!r && oc->cpu_pm)
+		r = enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS,
+			       cap[KVM_HAS_DISABLE_EXITS] & DISABLE_EXITS, "cpu-pm=on", err);
+	if (r || oc->halt_poll == CONFIG_HALT_POLL_HOST)
+		return r;
+	if (!cap[KVM_HAS_HALT_POLL])
+		return error_set(
+			err, -ENOTSUP,
+			"--overcommit halt-poll=%u: this kernel's KVM lacks it (Linux 5.10)",
+			oc->halt_poll);
+	return enable_cap(vm, KVM_CAP_HALT_POLL, oc->halt_poll, "halt-poll", err);
 }

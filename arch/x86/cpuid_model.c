@@ -3,6 +3,7 @@
  * CPUID of a CPU model, leaf by leaf: of "host" as KVM has it, with what was changed; of a named model as QEMU composes it (SDM volume 2A, CPUID;
  * APM volume 3, appendix E).
  */
+#include <cpuid.h>
 #include <linux/kvm.h>
 
 #include "cpu.h"
@@ -314,6 +315,12 @@ void cpuid_of_model(struct kvm_cpuid2 *c, const struct cpu_model *m, const struc
 	/* Guest page tables reach no further than the CPU. */
 	if (m->host && m->phys_bits != (e->eax & 0xff))
 		e->eax = (e->eax & 0xff00) | m->phys_bits;
+	/* How MWAIT saves power is the host's affair; that an interrupt ends it, KVM's. */
+	if (host->dedicated && m->host && m->level >= 5) {
+		e = leaf(c, 5, 0);
+		__cpuid(5, e->eax, e->ebx, e->ecx, e->edx);
+		e->ecx |= 3;
+	}
 	if (!m->pmu) {
 		set(c, 0xa, 0, 0, 0, 0, 0);
 		set(c, 0x80000022, 0, 0, 0, 0, 0);
