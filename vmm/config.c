@@ -52,6 +52,14 @@ const struct option vm_config_options[] = {
 	OPT_LIST("chardev", T, chardev, "CLASS,id=ID,...: a character backend for a chardev=ID"),
 	OPT_LIST("fsdev", T, fsdev, "CLASS,id=ID,...: a directory for a device's fsdev=ID"),
 	OPT_LIST("iothread", T, iothread, "ID: a thread for disks' and cards' iothread=ID"),
+	OPT_LIST(
+		"pin", T, pin,
+		"vcpus|vcpuN|io|IOTHREAD=CPUS,...: which of the host's CPUs a thread may use, such as 2, "
+		"0-3 or 0:2"),
+	OPT_LIST(
+		"sched", T, sched,
+		"vcpus|vcpuN|io|IOTHREAD=fifo:PRIORITY|rr:PRIORITY|batch|idle,...: how threads are "
+		"scheduled"),
 	OPT_LIST("object", T, object,
 		 "CLASS,id=ID,...: what others share, such as a throttle-group"),
 	OPT_LIST("fw_cfg", T, fw_cfg,

@@ -38,7 +38,7 @@ struct vm_config {
 	bool no_reboot;
 	char *kvm;
 	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **fsdev,
-		**iothread, **object, **fw_cfg, **netdev_dump;
+		**iothread, **pin, **sched, **object, **fw_cfg, **netdev_dump;
 	/* Made of memory and cpus by config_finish(). */
 	uint64_t ram_size;
 	uint32_t ncpus; /* at most what the topology has places for */

@@ -606,6 +606,11 @@ void loop_free(struct loop *loop)
 	free(loop);
 }
 
+pthread_t loop_thread(const struct loop *loop)
+{
+	return loop->thread;
+}
+
 enum loop_engine loop_engine(const struct loop *loop)
 {
 	return loop->ops->engine;

@@ -8,6 +8,8 @@
 #ifndef VMM_LOOP_H
 #define VMM_LOOP_H
 
+#include <pthread.h>
+
 #include <poll.h>
 #include <sys/uio.h>
 
@@ -30,6 +32,8 @@ enum loop_engine {
 int loop_new(struct loop **loop, const char *name, enum loop_engine engine, struct hako_error *err);
 /** Stop the thread once all I/O has completed, and free. Not from the loop's own thread. */
 void loop_free(struct loop *loop);
+/** Its thread, for as long as the loop lives. */
+pthread_t loop_thread(const struct loop *loop);
 enum loop_engine loop_engine(const struct loop *loop);
 /** Is this the loop's own thread? Any thread. */
 bool loop_is_current(const struct loop *loop);

@@ -11,6 +11,7 @@
 #include "events.h"
 #include "kvm.h"
 #include "machine.h"
+#include "pin.h"
 #include "vcpu.h"
 #include "vm_internal.h"
 
@@ -163,6 +164,8 @@ static int create_all(struct vm *vm, struct hako_error *err)
 		r = config_create_objects(vm, err);
 	if (!r)
 		r = vcpus_ready(vm, err);
+	if (!r)
+		r = pin_threads(vm, err);
 	if (r)
 		return r;
 	reset_objects(vm);

@@ -12,6 +12,8 @@ int vm_init_common(struct vm *vm, struct hako_error *err);
 void vm_free_common(struct vm *vm);
 /** End all loops. The objects that used them are gone; vCPUs are still there, since a loop's last callbacks may kick them. */
 void vm_free_loops(struct vm *vm);
+/** The loop of that iothread, if there is one; NULL. */
+struct loop *vm_find_iothread(struct vm *vm, const char *id);
 /** loop_confine() for each. */
 int vm_confine_loops(struct vm *vm, struct sandbox *sb, struct hako_error *err);
 /** Devices first, then what they used, each kind in reverse order of creation. */

@@ -24,6 +24,16 @@ struct vm_iothread {
 	struct loop *loop;
 };
 
+struct loop *vm_find_iothread(struct vm *vm, const char *id)
+{
+	struct vm_iothread *t;
+
+	list_for_each(t, &vm->iothreads, link)
+		if (!strcmp(t->id, id))
+			return t->loop;
+	return NULL;
+}
+
 int vm_iothread(struct vm *vm, const char *id, struct loop **loop, struct hako_error *err)
 {
 	struct vm_iothread *t;
@@ -34,12 +44,9 @@ int vm_iothread(struct vm *vm, const char *id, struct loop **loop, struct hako_e
 		*loop = vm->io_loop;
 		return 0;
 	}
-	list_for_each(t, &vm->iothreads, link) {
-		if (!strcmp(t->id, id)) {
-			*loop = t->loop;
-			return 0;
-		}
-	}
+	*loop = vm_find_iothread(vm, id);
+	if (*loop)
+		return 0;
 	t = calloc(1, sizeof(*t));
 	if (!t || !(t->id = strdup(id))) {
 		free(t);
