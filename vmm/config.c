@@ -17,7 +17,9 @@ static const char *const loop_names[] = {"auto", "io_uring", "threads", NULL};
 const struct option vm_config_options[] = {
 	OPT_STRING("name", T, name, NULL, "name of the VM, and of its threads' owner in logs"),
 	OPT_STRING("machine", T, machine, "q35", "board: q35, micro, or a version such as q35-1.0"),
-	OPT_STRING("memory", T, memory, "512M", "guest memory; a plain number counts MiB"),
+	OPT_STRING(
+		"memory", T, memory, "512M",
+		"SIZE[,hugepages=on|2M|1G][,prealloc=on][,option=...]: guest memory; a plain number counts MiB"),
 	OPT_STRING("cpus", T, cpus, "1",
 		   "N[,sockets=S,dies=D,cores=C,threads=T,maxcpus=M]: vCPUs, and how they are "
 		   "arranged"),
@@ -74,24 +76,9 @@ const struct option vm_config_options[] = {
 };
 #undef T
 
-static int parse_memory(struct vm_config *c, struct hako_error *err)
-{
-	int r = parse_size(c->memory, MiB, &c->ram_size);
-
-	if (r == -EINVAL)
-		return error_set(err, r, "--memory %s: not a size such as 512M or 4G", c->memory);
-	if (r)
-		return error_set(err, r, "--memory %s: out of range", c->memory);
-	if (c->ram_size < 1 * MiB)
-		return error_set(err, -ERANGE, "--memory %s: a guest needs at least 1M", c->memory);
-	if (c->ram_size % PAGE_SIZE)
-		return error_set(err, -EINVAL, "--memory %s: not a multiple of 4 KiB", c->memory);
-	return 0;
-}
-
 int config_finish(struct vm_config *c, struct hako_error *err)
 {
-	int r = parse_memory(c, err);
+	int r = config_parse_memory(c->memory, &c->ram_size, &c->mem, err);
 
 	if (!r)
 		r = config_parse_cpus(c->cpus, &c->ncpus, &c->topology, err);

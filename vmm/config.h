@@ -3,6 +3,7 @@
 #ifndef VMM_CONFIG_H
 #define VMM_CONFIG_H
 
+#include "memory.h"
 #include "option.h"
 
 struct vm;
@@ -41,6 +42,7 @@ struct vm_config {
 		**iothread, **pin, **sched, **object, **fw_cfg, **netdev_dump;
 	/* Made of memory and cpus by config_finish(). */
 	uint64_t ram_size;
+	struct memory_options mem;
 	uint32_t ncpus; /* at most what the topology has places for */
 	struct config_topology topology;
 	struct config_overcommit oc; /* of overcommit */
@@ -63,6 +65,10 @@ int config_parse_arg(const struct option *own, int argc, char **argv,
 		     int (*set)(void *opaque, const char *name, const char *value,
 				struct hako_error *err),
 		     void *opaque, struct hako_error *err);
+
+/** Of "SIZE,share=on,hugepages=2M,…": bytes, and what backs them. */
+int config_parse_memory(const char *text, uint64_t *size, struct memory_options *mem,
+			struct hako_error *err);
 
 /** Of "cpu-pm=on,halt-poll=NS". */
 int config_parse_overcommit(const char *text, struct config_overcommit *oc, struct hako_error *err);

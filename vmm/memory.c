@@ -69,20 +69,52 @@ static uint8_t *map_aligned(uint64_t size, uint64_t align)
 	return aligned;
 }
 
+/* Over @p: without MAP_NORESERVE, so that there is no SIGBUS later. */
+static int map_huge(uint8_t *p, uint64_t size, uint64_t page)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_HUGETLB |
+		    (int)__builtin_ctzll(page) << MAP_HUGE_SHIFT;
+
+	return mmap(p, size, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -errno : 0;
+}
+
+static int share_region(const struct memory_options *o, struct ram_region *r);
+
+static int back_region(const struct memory_options *o, struct ram_region *r, struct hako_error *err)
+{
+	int ret = 0;
+
+	if (o->share)
+		ret = share_region(o, r);
+	else if (o->huge)
+		ret = map_huge(r->hva, r->size, o->huge);
+	if (ret && o->huge)
+		return memory_huge_error(ret, r->size, o->huge, err);
+	if (ret)
+		return error_errno(err, ret, "shared guest memory");
+	return memory_advise(o, r, err);
+}
+
 static int map_region(struct memory *mem, uint64_t gpa, uint64_t size, struct ram_region **region,
 		      struct hako_error *err)
 {
 	struct ram_region *r = &mem->region[mem->nregions];
+	int ret;
 
 	if (mem->nregions == MEMORY_MAX_REGIONS)
 		return error_set(err, -ENOSPC, "too many memory regions");
 	*r = (struct ram_region){.gpa = gpa, .size = size, .slot = mem->nregions, .fd = -1};
-	r->hva = map_aligned(size, HUGE_PAGE);
+	r->hva = map_aligned(size, MAX(HUGE_PAGE, mem->options.huge));
 	if (!r->hva)
 		return error_errno(err, -errno ?: -ENOMEM, "%llu MiB of guest memory",
 				   (unsigned long long)(size / MiB));
-	madvise(r->hva, size, MADV_HUGEPAGE); /* a hint: kernels without it do without */
-	madvise(r->hva, size, MADV_DONTDUMP);
+	ret = back_region(&mem->options, r, err);
+	if (ret) {
+		munmap(r->hva, size);
+		if (r->fd >= 0)
+			close(r->fd);
+		return ret;
+	}
 	mem->nregions++;
 	mem->ram_size += size;
 	*region = r;
@@ -107,22 +139,23 @@ int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error
 }
 
 /* Sealed: else whoever has the descriptor could cut the file off, and have us meet SIGBUS. */
-static int share_region(struct ram_region *r)
+static int share_region(const struct memory_options *o, struct ram_region *r)
 {
 	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-	int fd = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING), ret;
+	const unsigned int huge = o->huge ? MFD_HUGETLB | (unsigned int)__builtin_ctzll(o->huge)
+								  << MAP_HUGE_SHIFT
+					  : 0;
+	int fd = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING | huge), ret;
 
 	if (fd < 0)
 		return -errno;
 	if (ftruncate(fd, r->size) || fcntl(fd, F_ADD_SEALS, seals) ||
-	    mmap(r->hva, r->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-		 fd, 0) == MAP_FAILED) {
+	    mmap(r->hva, r->size, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED | (huge ? 0 : MAP_NORESERVE), fd, 0) == MAP_FAILED) {
 		ret = -errno;
 		close(fd);
 		return ret;
 	}
-	madvise(r->hva, r->size, MADV_HUGEPAGE);
-	madvise(r->hva, r->size, MADV_DONTDUMP);
 	r->fd = fd;
 	return 0;
 }
@@ -141,7 +174,12 @@ int memory_share(struct vm *vm, struct hako_error *err)
 				err, -EBUSY,
 				"guest memory is private: name a network of this kind when "
 				"the VM is made");
-		ret = share_region(r);
+		if (vm->mem.options.merge)
+			return error_set(err, -EINVAL,
+					 "--memory merge=on is for private memory only");
+		ret = share_region(&vm->mem.options, r);
+		if (!ret)
+			ret = memory_advise(&vm->mem.options, r, err);
 	}
 	return ret ? error_errno(err, ret, "shared guest memory") : 0;
 }

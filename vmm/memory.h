@@ -23,11 +23,23 @@ struct ram_region {
 
 #define MEMORY_MAX_REGIONS 16
 
+/* What backs RAM. Zeroes: private anonymous memory with transparent huge pages, as it is touched. */
+struct memory_options {
+	uint64_t huge; /* bytes of a reserved huge page; 0: none */
+	bool no_thp;   /* no transparent huge pages */
+	bool share;    /* other processes may map it, from the start */
+	bool merge;    /* equal pages of guests become one (KSM) */
+	bool dump;     /* part of this process's core dumps */
+	bool prealloc, lock;
+	uint32_t threads; /* that prealloc; 0: as many as there are CPUs, within reason */
+};
+
 struct memory {
 	struct ram_region
 		region[MEMORY_MAX_REGIONS]; /* ascending; constant once the VM is created */
 	unsigned int nregions;
 	uint64_t ram_size;
+	struct memory_options options; /* before memory_add_ram() */
 };
 
 /**
@@ -51,7 +63,7 @@ int memory_read(const struct memory *mem, uint64_t gpa, void *buf, uint64_t len)
 int memory_write(const struct memory *mem, uint64_t gpa, const void *buf, uint64_t len);
 
 /**
- * Add RAM: anonymous memory with transparent huge pages, mapped at @gpa. @gpa and @size are multiples of 4096. Before
+ * Add RAM at @gpa, backed as mem->options say. @gpa and @size are multiples of 4096, and of the huge pages' size. Before
  * memory_attach().
  */
 int memory_add_ram(struct vm *vm, uint64_t gpa, uint64_t size, struct hako_error *err);
@@ -64,6 +76,14 @@ int memory_share(struct vm *vm, struct hako_error *err);
 
 /** Give all RAM to KVM, if vm->fd is open. Sleeps for some ms, since KVM waits for its readers. Before the vCPUs run. */
 int memory_attach(struct vm *vm, struct hako_error *err);
+
+/** Do what is to be done before the guest runs, once memory stays what it is: prealloc and lock. */
+int memory_prepare(struct vm *vm, struct hako_error *err);
+
+/* memory_options.c, for memory.c: what goes with each mapping; why there are no huge pages. */
+int memory_advise(const struct memory_options *o, const struct ram_region *r,
+		  struct hako_error *err);
+int memory_huge_error(int code, uint64_t size, uint64_t page, struct hako_error *err);
 
 /** Have host pages behind up to 2 MiB from @gpa on: how many bytes were looked after, 0 if there is no RAM. Their contents stay. Any thread. */
 uint64_t memory_touch(const struct memory *mem, uint64_t gpa, uint64_t len);

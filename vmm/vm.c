@@ -149,6 +149,7 @@ static int create_all(struct vm *vm, struct hako_error *err)
 	if (r)
 		return r;
 	ops = machine_ops(vm->machine);
+	vm->mem.options = vm->config->mem;
 	r = irq_init(vm, err);
 	if (!r)
 		r = ops->init(vm, vm->config->ram_size, err);
@@ -166,6 +167,8 @@ static int create_all(struct vm *vm, struct hako_error *err)
 		r = vcpus_ready(vm, err);
 	if (!r)
 		r = pin_threads(vm, err);
+	if (!r && (r = memory_prepare(vm, err)))
+		error_prefix(err, "--memory %s", vm->config->memory);
 	if (r)
 		return r;
 	reset_objects(vm);
