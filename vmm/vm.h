@@ -130,8 +130,9 @@ int vm_iothread(struct vm *vm, const char *id, struct loop **loop, struct hako_e
 int vm_ioeventfd(struct vm *vm, bool pio, uint64_t addr, unsigned int size, const uint64_t *match,
 		 int fd, bool assign, struct hako_error *err);
 
-/** hako_vm_confine(), for the program: it may also remove the file @remove (unless NULL). */
-int vm_confine(struct vm *vm, enum sandbox_mode mode, const char *remove, struct hako_error *err);
+/** hako_vm_confine(), for the program: it has @needs of its own (enum sandbox_need), and may remove the file @remove (unless NULL). */
+int vm_confine(struct vm *vm, enum sandbox_mode mode, unsigned int needs, const char *remove,
+	       struct hako_error *err);
 
 /** For unit tests: a VM with buses, memory and an I/O loop, but without KVM: interrupts and doorbells go nowhere but to the eventfds. */
 int vm_new_plain(struct vm **vm, uint64_t ram_size, struct hako_error *err);

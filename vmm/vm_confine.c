@@ -46,7 +46,8 @@ static int enter_all(struct vm *vm, struct sandbox *sb, struct hako_error *err)
 	return r ?: sandbox_enter(sb, SANDBOX_MAIN, err);
 }
 
-int vm_confine(struct vm *vm, enum sandbox_mode mode, const char *remove, struct hako_error *err)
+int vm_confine(struct vm *vm, enum sandbox_mode mode, unsigned int needs, const char *remove,
+	       struct hako_error *err)
 {
 	struct sandbox *sb = NULL;
 	int r = 0;
@@ -57,8 +58,10 @@ int vm_confine(struct vm *vm, enum sandbox_mode mode, const char *remove, struct
 			      "a VM is confined before it starts, once it is created");
 	if (!r)
 		r = sandbox_new(&sb, mode, log_line, vm, err);
-	if (!r)
+	if (!r) {
+		sandbox_need(sb, needs);
 		r = collect(vm, sb, err);
+	}
 	if (!r && loop_engine(vm->io_loop) == LOOP_THREADS)
 		sandbox_need(sb, SANDBOX_EPOLL);
 	if (!r && remove && (r = sandbox_allow_removal(sb, remove)))
@@ -76,6 +79,6 @@ int hako_vm_confine(struct hako_vm *vm, const char *mode, struct hako_error *err
 {
 	for (int i = SANDBOX_ON; sandbox_mode_names[i]; i++)
 		if (!strcmp(mode, sandbox_mode_names[i]))
-			return vm_confine((struct vm *)vm, i, NULL, err);
+			return vm_confine((struct vm *)vm, i, 0, NULL, err);
 	return error_set(err, -EINVAL, "%s: a VM is confined \"on\" or \"strict\"", mode);
 }

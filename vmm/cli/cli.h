@@ -5,6 +5,7 @@
 
 #include "jail.h"
 #include "vmm/option.h"
+#include "vmm/sandbox.h"
 
 int cli_run(int argc, char **argv);
 int cli_exec(int argc, char **argv);
@@ -21,6 +22,10 @@ void cli_io_man(void);
 int cli_help_sandbox(void);
 /** The models and flags of --cpu, or (@name) the flags of a model. Returns the process's status. */
 int cli_help_cpu(const char *name);
+
+/** vm_confine(), unless @mode is off. */
+int cli_confine(struct hako_vm *vm, enum sandbox_mode mode, unsigned int needs, const char *remove,
+		struct hako_error *err);
 
 /* A sub-command, for the dispatcher, the help and the completion. */
 struct cli_command {

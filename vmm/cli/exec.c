@@ -21,6 +21,7 @@
 struct exec_config {
 	char *kernel, *root, *append, *machine, *memory;
 	char **rw, **module;
+	int sandbox;
 	bool verbose, help;
 };
 
@@ -34,6 +35,8 @@ const struct option cli_exec_options[] = {
 	OPT_STRING("append", T, append, NULL, "more for the kernel's command line"),
 	OPT_STRING("machine", T, machine, MACHINE, "board: q35, micro"),
 	OPT_STRING("memory", T, memory, MEMORY, "guest memory; a plain number counts MiB"),
+	OPT_ENUM("sandbox", T, sandbox, "on", sandbox_mode_names,
+		 "confine the program before the guest runs, as hako run does"),
 	OPT_BOOL("verbose", T, verbose, "off", "the guest's console goes to standard error"),
 	OPT_BOOL("help", T, help, "off", "show these options"),
 	OPT_END,
@@ -295,9 +298,12 @@ int cli_exec(int argc, char **argv)
 		status = cli_help(2, (char *[]){argv[0], (char *)"exec", NULL});
 	} else if (!r) {
 		raise_limit();
+		if (e.config.sandbox == SANDBOX_STRICT)
+			sandbox_namespaces();
 		r = make_vm(&e, &err);
 		if (!r)
-			status = exec_talk(e.vm, &e.lines, &e.command, e.config.verbose);
+			status = exec_talk(e.vm, &e.lines, &e.command, e.config.sandbox,
+					   e.config.verbose);
 	}
 	if (r)
 		cli_fail(&err);

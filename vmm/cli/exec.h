@@ -51,10 +51,10 @@ struct exec_lines {
 };
 
 /**
- * Talk to the guest of the VM, which has been created but not started, until the command or the VM has ended. The exit status. @verbose: the
- * guest's console comes to standard error. Closes @lines.
+ * Talk to the guest of the VM, which has been created but not started, until the command or the VM has ended. The exit status. @sandbox: the
+ * program is confined before the guest runs. @verbose: the guest's console comes to standard error. Closes @lines.
  */
 int exec_talk(struct hako_vm *vm, struct exec_lines *lines, const struct exec_command *command,
-	      bool verbose);
+	      enum sandbox_mode sandbox, bool verbose);
 
 #endif

@@ -75,8 +75,9 @@ static void send_event(struct talk *t, uint32_t type, uint16_t a, uint16_t b)
 
 static void flush_control(struct talk *t)
 {
-	ssize_t n = send(t->lines->control, t->pending + t->pending_at,
-			 t->pending_len - t->pending_at, MSG_NOSIGNAL);
+	/* SIGPIPE is ignored; a confined thread may write, not send. */
+	ssize_t n = write(t->lines->control, t->pending + t->pending_at,
+			  t->pending_len - t->pending_at);
 
 	if (n > 0)
 		t->pending_at += n;
@@ -129,8 +130,8 @@ static int send_job(struct talk *t, const struct exec_command *c, struct hako_er
 
 static void read_control(struct talk *t)
 {
-	ssize_t n = recv(t->lines->control, (char *)&t->report + t->report_len,
-			 sizeof(t->report) - t->report_len, 0);
+	ssize_t n = read(t->lines->control, (char *)&t->report + t->report_len,
+			 sizeof(t->report) - t->report_len);
 
 	if (n <= 0)
 		return;
@@ -146,7 +147,7 @@ static void read_control(struct talk *t)
 static void read_console(struct talk *t)
 {
 	char buf[1024];
-	ssize_t n = recv(t->lines->console, buf, sizeof(buf), 0);
+	ssize_t n = read(t->lines->console, buf, sizeof(buf));
 	size_t drop;
 
 	if (n <= 0)
@@ -401,7 +402,7 @@ static void stream_init(struct stream *s, int from, int to)
 }
 
 int exec_talk(struct hako_vm *vm, struct exec_lines *lines, const struct exec_command *command,
-	      bool verbose)
+	      enum sandbox_mode sandbox, bool verbose)
 {
 	struct talk *t = calloc(1, sizeof(*t));
 	struct hako_error err;
@@ -419,6 +420,8 @@ int exec_talk(struct hako_vm *vm, struct exec_lines *lines, const struct exec_co
 	ret = t->signal_fd < 0 ? error_errno(&err, -errno, "signals") : send_job(t, command, &err);
 	if (!ret && t->raw)
 		ret = terminal_raw(false, &err);
+	if (!ret) /* the terminal is the program's here, and no device's */
+		ret = cli_confine(vm, sandbox, SANDBOX_TERMINAL, NULL, &err);
 	if (!ret)
 		ret = hako_vm_start(vm, &err);
 	if (!ret) {

@@ -39,17 +39,6 @@ struct run {
 	int signal_fd;
 };
 
-#ifdef HAVE_ASAN
-/* At the end LeakSanitizer would trace its own process, which a confined one can not. */
-static bool confined;
-
-__attribute__((visibility("default"))) int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-	return confined;
-}
-#endif
-
 static int set(struct run *run, const char *name, const char *value, struct hako_error *err)
 {
 	const struct option *own = cli_find_option(cli_run_options, name);
@@ -227,12 +216,9 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 		r = terminal_raw(!strcmp(terminal, "signals"), err);
 	if (!r)
 		r = jail_end(&run->config.jail, err);
-#ifdef HAVE_ASAN
-	confined = run->config.sandbox != SANDBOX_OFF;
-#endif
-	if (!r && run->config.sandbox != SANDBOX_OFF)
-		r = vm_confine((struct vm *)run->vm, run->config.sandbox,
-			       run->have_pidfile ? run->config.pidfile : NULL, err);
+	if (!r)
+		r = cli_confine(run->vm, run->config.sandbox, 0,
+				run->have_pidfile ? run->config.pidfile : NULL, err);
 	if (!r)
 		r = hako_vm_start(run->vm, err);
 	if (!r)
