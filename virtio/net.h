@@ -20,6 +20,7 @@
 #define NET_RSS_TABLE 128
 #define NET_FRAME_MAX (65535 + 18) /* the largest IP packet, with Ethernet header and VLAN tag */
 #define NET_MAC_TABLE 64
+#define NET_TX_BATCH  32
 #define NET_RX_IOV    (2 * VIRTIO_MAX_SEGMENTS)
 
 /* Which frames the driver wants to see (section 5.1.6.5). The control queue's loop. */
@@ -61,6 +62,14 @@ struct net_rx {
 	bool enabled; /* recv_enable() */
 };
 
+/* Packets that are given to the backend together. */
+struct net_tx {
+	struct virtq_chain chain[NET_TX_BATCH];
+	struct loop_packet packet[NET_TX_BATCH];
+	uint8_t hdr[NET_TX_BATCH][NET_HDR_LEN]; /* with a hash report: without it */
+	struct iovec iov[2 * VIRTIO_MAX_SEGMENTS];
+};
+
 struct net_pair {
 	struct virtio_net *net;
 	unsigned int index;
@@ -71,7 +80,7 @@ struct net_pair {
 	struct loop_msg relink; /* the link went up or down */
 	struct net_rx rx;
 	struct virtqueue *tx;
-	struct iovec *tx_iov;
+	struct net_tx *tx_batch;
 	bool tx_blocked;	 /* until the backend's writable() */
 	bool discard;		 /* the link is down: what the driver sends is lost */
 	bool live;		 /* between net_start() and net_stop() */

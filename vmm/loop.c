@@ -245,6 +245,27 @@ void loop_io_done(struct loop_io *io, int res)
 	io->done(io, res);
 }
 
+void loop_io_packets(struct loop *loop, enum loop_io_op op, int fd, struct loop_packet *packet,
+		     unsigned int n)
+{
+	unsigned int i = n > 1 && loop->ops->packets ? loop->ops->packets(loop, op, fd, packet, n)
+						     : 0;
+
+	for (; i < n; i++) {
+		struct loop_packet *p = &packet[i];
+
+		p->res = op == LOOP_IO_READ ? readv(fd, p->iov, p->niov)
+					    : writev(fd, p->iov, p->niov);
+		if (p->res >= 0)
+			continue;
+		p->res = -errno;
+		if (p->res == -EAGAIN)
+			break;
+	}
+	for (; i < n; i++)
+		packet[i].res = -EAGAIN;
+}
+
 int loop_file_register(struct loop *loop, int fd)
 {
 	return loop->ops->file_register ? loop->ops->file_register(loop, fd) : -1;

@@ -181,6 +181,20 @@ struct loop_io {
  */
 void loop_io_submit(struct loop *loop, struct loop_io *io);
 
+/* A packet, say: bytes that are read or written as one. */
+struct loop_packet {
+	const struct iovec *iov;
+	int niov;
+	ssize_t res; /* bytes, or a negative errno */
+};
+
+/**
+ * Read (LOOP_IO_READ) or write (LOOP_IO_WRITE) @n packets, in order and before it returns, as readv(2) and writev(2) of a descriptor with
+ * O_NONBLOCK do, but with few system calls. Sets @res of each: -EAGAIN where it would have to wait. A later one may succeed nevertheless.
+ */
+void loop_io_packets(struct loop *loop, enum loop_io_op op, int fd, struct loop_packet *packet,
+		     unsigned int n);
+
 /** Register a file for faster access in this loop. An index, or -1 if the engine has no such thing; then use -1. */
 int loop_file_register(struct loop *loop, int fd);
 void loop_file_unregister(struct loop *loop, int index);

@@ -65,6 +65,9 @@ struct loop_ops {
 	void (*watch_set)(struct loop *loop, struct loop_slot *slot);
 	/* slot->watch is NULL already. Frees the slot, now or later. */
 	void (*watch_stop)(struct loop *loop, struct loop_slot *slot);
+	/* loop_io_packets(): how many, the first ones, are dealt with. NULL: this engine is no faster than one by one. */
+	unsigned int (*packets)(struct loop *loop, enum loop_io_op op, int fd,
+				struct loop_packet *packet, unsigned int n);
 	int (*file_register)(struct loop *loop, int fd);
 	void (*file_unregister)(struct loop *loop, int index);
 };

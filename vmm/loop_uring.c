@@ -5,6 +5,7 @@
  * poll.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <liburing.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -40,10 +41,11 @@
 #define POLL_VAIN_MAX 1000
 
 /* What a completion belongs to: the low bits of user_data. */
-#define TAG_MASK 3ull
-#define TAG_IO	 0ull
-#define TAG_SLOT 1ull
-#define TAG_NONE 2ull
+#define TAG_MASK   3ull
+#define TAG_IO	   0ull
+#define TAG_SLOT   1ull
+#define TAG_NONE   2ull
+#define TAG_PACKET 3ull /* above: struct uring's npackets, and which one of them */
 
 /* io_uring_getevents_arg, and a flag, as Linux 6.12 has them; headers may be older. */
 struct enter_arg {
@@ -63,6 +65,7 @@ struct uring {
 	bool min_wait;	      /* FEAT_MIN_TIMEOUT */
 	uint64_t waits_since; /* when kernel_waits() was first seen since the last entry; or 0 */
 	unsigned int batch;   /* of requests in one turn */
+	uint32_t npackets;    /* calls of uring_packets() */
 	bool stale;	      /* the kernel's flags were of no use when it was entered last */
 	struct loop_aio aio;
 };
@@ -195,6 +198,23 @@ static bool kernel_waits(const struct uring *u)
 	return READ_ONCE(*u->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
+/* Show the kernel what is in the submission queue: how much that is. */
+static unsigned int uring_show(struct uring *u)
+{
+	struct io_uring_sq *sq = &u->ring.sq;
+
+	if (sq->sqe_head != sq->sqe_tail) {
+		sq->sqe_head = sq->sqe_tail;
+		__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+	}
+	return sq->sqe_tail - __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
+}
+
+static unsigned int uring_registered(const struct uring *u)
+{
+	return u->ring.enter_ring_fd != u->ring.ring_fd ? IORING_ENTER_REGISTERED_RING : 0;
+}
+
 /*
  * liburing's functions for this may enter more than once, or not fetch completions when there is nothing to wait for; here it is
  * one entry that does both.
@@ -205,15 +225,9 @@ static int uring_enter(struct uring *u, uint64_t timeout, unsigned int ngiven)
 	unsigned int wait_for = timeout ? 1 : 0;
 	struct enter_arg arg = {0};
 	unsigned int flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
-	struct io_uring_sq *sq = &u->ring.sq;
-	unsigned int to_submit;
+	unsigned int to_submit = uring_show(u);
 	int ret;
 
-	if (sq->sqe_head != sq->sqe_tail) {
-		sq->sqe_head = sq->sqe_tail;
-		__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
-	}
-	to_submit = sq->sqe_tail - __atomic_load_n(sq->khead, __ATOMIC_ACQUIRE);
 	if (!to_submit && !timeout && !kernel_waits(u))
 		return 0;
 	if (timeout && ngiven >= URING_MANY && u->min_wait) {
@@ -227,8 +241,7 @@ static int uring_enter(struct uring *u, uint64_t timeout, unsigned int ngiven)
 		ts.tv_nsec = timeout % NSEC_PER_SEC;
 		arg.ts = (uintptr_t)&ts;
 	}
-	if (u->ring.enter_ring_fd != u->ring.ring_fd)
-		flags |= IORING_ENTER_REGISTERED_RING;
+	flags |= uring_registered(u);
 	ret = io_uring_enter2(u->ring.enter_ring_fd, to_submit, wait_for, flags, (sigset_t *)&arg,
 			      sizeof(arg));
 	/*
@@ -359,6 +372,126 @@ static void uring_wait(struct loop *loop, uint64_t timeout)
 	uring_enter(u, timeout, loop->ngiven);
 	if (u->aio.n && !u->aio.done)
 		loop_aio_submit(&u->aio);
+}
+
+/* --- packets ----------------------------------------------------------------------------------- */
+
+#define PACKET_NO_RESULT INT_MIN
+
+static void prep_packet(struct io_uring_sqe *sqe, enum loop_io_op op, int fd,
+			const struct loop_packet *p)
+{
+	const struct iovec *iov = p->iov;
+
+	if (p->niov == 1 && op == LOOP_IO_READ)
+		io_uring_prep_read(sqe, fd, iov->iov_base, MIN(iov->iov_len, INT32_MAX), 0);
+	else if (p->niov == 1)
+		io_uring_prep_write(sqe, fd, iov->iov_base, MIN(iov->iov_len, INT32_MAX), 0);
+	else if (op == LOOP_IO_READ)
+		io_uring_prep_readv(sqe, fd, iov, p->niov, 0);
+	else
+		io_uring_prep_writev(sqe, fd, iov, p->niov, 0);
+	/* What would have to wait is not kept by the kernel until it can be done: its memory is the caller's. */
+	sqe->rw_flags = RWF_NOWAIT;
+}
+
+/* Have the kernel do what is in the submission queue, of which the last @n are packets: how many of them it has not taken, if it is short of memory. */
+static unsigned int submit_packets(struct uring *u, unsigned int n)
+{
+	struct io_uring_sq *sq = &u->ring.sq;
+	unsigned int left;
+	int ret;
+
+	while ((left = uring_show(u))) {
+		ret = io_uring_enter2(u->ring.enter_ring_fd, left, 0, uring_registered(u), NULL, 0);
+		if (ret <= 0 && ret != -EINTR)
+			break;
+	}
+	left = MIN(left, n);
+	sq->sqe_head = sq->sqe_tail -= left;
+	__atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+	return left;
+}
+
+/* Find the results behind @from in the completion queue, where others may be before and between them: how many. */
+static unsigned int find_packets(struct uring *u, uint32_t from, struct loop_packet *packet,
+				 unsigned int n)
+{
+	struct io_uring_cq *cq = &u->ring.cq;
+	uint32_t tail = __atomic_load_n(cq->ktail, __ATOMIC_ACQUIRE);
+	unsigned int found = 0;
+
+	for (uint32_t at = from; at != tail; at++) {
+		struct io_uring_cqe *cqe = &cq->cqes[at & cq->ring_mask];
+		uint64_t data = cqe->user_data;
+
+		if ((data & TAG_MASK) != TAG_PACKET || data >> 32 != u->npackets)
+			continue;
+		data = (uint32_t)data >> 2;
+		if (data < n)
+			packet[data].res = cqe->res;
+		cqe->user_data = TAG_NONE;
+		found++;
+	}
+	/* There were no others. */
+	if (*cq->khead == from && from + found == tail)
+		io_uring_cq_advance(&u->ring, found);
+	return found;
+}
+
+/* An error is a completion that the kernel shows only to who looks for it, and 20 at a time (Linux 6.13). */
+static void collect_packets(struct uring *u, uint32_t from, struct loop_packet *packet,
+			    unsigned int n)
+{
+	unsigned int found = find_packets(u, from, packet, n);
+
+	for (int tries = 0; found < n && tries < URING_SQ_ENTRIES / 16; tries++) {
+		from = __atomic_load_n(u->ring.cq.ktail, __ATOMIC_ACQUIRE);
+		io_uring_enter2(u->ring.enter_ring_fd, 0, 0,
+				IORING_ENTER_GETEVENTS | uring_registered(u), NULL, 0);
+		found += find_packets(u, from, packet, n);
+	}
+}
+
+/*
+ * They are done when io_uring_enter(2) returns, so that nothing of them remains in the rings, and no other completion is looked at in between.
+ */
+static unsigned int uring_packets(struct loop *loop, enum loop_io_op op, int fd,
+				  struct loop_packet *packet, unsigned int n)
+{
+	struct uring *u = loop->engine;
+	struct io_uring_cq *cq = &u->ring.cq;
+	unsigned int done = 0, given;
+	uint32_t from;
+
+	while (done < n) {
+		/* Completions for which there is no room would not be seen. */
+		if (io_uring_cq_ready(&u->ring) > URING_CQ_ENTRIES / 2 ||
+		    (READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW))
+			return done;
+		u->npackets++;
+		for (given = 0; done + given < n; given++) {
+			struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+
+			if (!sqe)
+				break;
+			prep_packet(sqe, op, fd, &packet[done + given]);
+			sqe->user_data = (uint64_t)u->npackets << 32 | given << 2 | TAG_PACKET;
+			packet[done + given].res = PACKET_NO_RESULT;
+		}
+		from = __atomic_load_n(cq->ktail, __ATOMIC_ACQUIRE);
+		given -= submit_packets(u, given);
+		if (!given)
+			return done;
+		collect_packets(u, from, packet + done, given);
+		for (; given; given--, done++) {
+			if (packet[done].res == -EOPNOTSUPP)
+				return done;
+			if (packet[done].res == PACKET_NO_RESULT)
+				packet[done].res = -ECANCELED;
+		}
+	}
+	return done;
 }
 
 /* --- completions ------------------------------------------------------------------------------- */
@@ -502,6 +635,7 @@ const struct loop_ops loop_uring_ops = {
 	.watch_start = uring_watch_start,
 	.watch_set = uring_watch_set,
 	.watch_stop = uring_watch_stop,
+	.packets = uring_packets,
 	.file_register = uring_file_register,
 	.file_unregister = uring_file_unregister,
 };

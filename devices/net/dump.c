@@ -165,8 +165,10 @@ static int dump_create(struct object *obj, struct hako_error *err)
 	d->with = *d->ops;
 	if (d->queue != DUMP_RX)
 		d->with.recv = dump_recv;
-	if (d->queue != DUMP_TX)
+	if (d->queue != DUMP_TX) {
 		d->with.send = dump_send;
+		d->with.send_packets = NULL;
+	}
 	d->net->dump = d;
 	d->net->ops = &d->with;
 	return 0;

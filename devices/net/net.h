@@ -58,6 +58,12 @@ struct netdev_ops {
 	ssize_t (*recv)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
 	/* One packet, header first: bytes taken; -EAGAIN: call again after writable(); other errors: the packet is lost. */
 	ssize_t (*send)(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov);
+	/*
+	 * As send(), of @n packets, each with its own result. After one that gives -EAGAIN a later one may be sent nevertheless; if the last does
+	 * not give it, writable() is not called. NULL: one by one is as good.
+	 */
+	void (*send_packets)(struct netdev *net, unsigned int queue, struct loop_packet *packet,
+			     unsigned int n);
 	/* The driver has reset the card, whose pairs are stopped. Any thread that is not a loop. May be NULL. */
 	void (*reset)(struct netdev *net);
 	/* The driver has accepted these. Any thread. */

@@ -200,6 +200,18 @@ static ssize_t tap_recv(struct netdev *net, unsigned int queue, const struct iov
 	return NET_HDR_LEN + n;
 }
 
+/* @res of writev(2) or loop_io_packets() with @hdr bytes less. */
+static ssize_t tap_sent(struct tap_queue *q, ssize_t res, ssize_t hdr)
+{
+	if (res >= 0)
+		return hdr + res;
+	if (res == -EAGAIN) {
+		q->send_blocked = true;
+		tap_update_watch(q);
+	}
+	return res;
+}
+
 static ssize_t tap_send(struct netdev *net, unsigned int queue, const struct iovec *iov, int niov)
 {
 	struct tap *tap = container_of(net, struct tap, netdev);
@@ -216,14 +228,24 @@ static ssize_t tap_send(struct netdev *net, unsigned int queue, const struct iov
 		hdr = NET_HDR_LEN;
 		n = writev(q->fd, q->iov, k);
 	}
-	if (n >= 0)
-		return hdr + n;
-	n = -errno;
-	if (n == -EAGAIN) {
-		q->send_blocked = true;
-		tap_update_watch(q);
+	return tap_sent(q, n < 0 ? -errno : n, hdr);
+}
+
+static void tap_send_packets(struct netdev *net, unsigned int queue, struct loop_packet *packet,
+			     unsigned int n)
+{
+	struct tap *tap = container_of(net, struct tap, netdev);
+	struct tap_queue *q = &tap->queue[queue];
+
+	if (!net->vnet_hdr) {
+		for (unsigned int i = 0; i < n; i++)
+			packet[i].res = tap_send(net, queue, packet[i].iov, packet[i].niov);
+		return;
 	}
-	return n;
+	for (unsigned int i = 0; i < n; i++)
+		packet[i].niov = MIN(packet[i].niov, TAP_IOV_MAX);
+	loop_io_packets(q->loop, LOOP_IO_WRITE, q->fd, packet, n);
+	tap_sent(q, packet[n - 1].res, 0);
 }
 
 static unsigned long tap_offload_flags(const struct net_offloads *o)
@@ -273,6 +295,7 @@ static const struct netdev_ops tap_ops = {
 	.recv_enable = tap_recv_enable,
 	.recv = tap_recv,
 	.send = tap_send,
+	.send_packets = tap_send_packets,
 	.set_offloads = tap_set_offloads,
 	.set_link = tap_set_link,
 };

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """
 Networks over tap. Frames of 64 bytes (60 and the checksum that no tap has) that the bare-metal guest's driver sends
-(tests/guest/t_net.c, polling), in a network namespace of their own. And iperf3 with a stock guest, by the kernel's
+(tests/guest/t_net.c, polling), in a network namespace of their own, to a socket that nobody reads; and to a port that
+nobody listens on, where most of the time goes into the host's answers. And iperf3 with a stock guest, by the kernel's
 vhost-net and by the program, in the lab where no stock kernel can run here: both VMMs in turn in one lab machine.
 """
 import json
@@ -23,23 +24,26 @@ FRAME = 60
 # The other end of the tap is 192.0.2.1 (RFC 5737).
 IN_NETWORK = ['unshare', '-Urn', 'sh', '-c', 'ip tuntap add tap0 mode tap && ip addr add 192.0.2.1/24 dev tap0 && '
               'ip link set tap0 up && exec "$@"', '--']
+# A socket of the port that the guest sends to. It stays open in what is run then.
+LISTENING = [sys.executable, '-c', 'import os, socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); '
+             's.bind(("192.0.2.1", 9)); s.set_inheritable(True); os.execvp(sys.argv[1], sys.argv[1:])']
 APPEND = 'test=netbench secs={} bs={} ip=192.0.2.2 gw=192.0.2.1 transport={}'
 SECONDS = 3
 
 
-def hako(a, board, seconds, text):
+def hako(a, board, seconds, text, listening=True):
     """hako's command line."""
-    return IN_NETWORK + hako_base(a.hako, board) + [
+    return IN_NETWORK + LISTENING * listening + hako_base(a.hako, board) + [
         '--kernel', os.path.join(a.build, 'guest', 'guest.elf'), '--console', 'none',
         '--append', APPEND.format(seconds, FRAME, 'pci' if board == 'q35' else 'mmio'),
         '--chardev', f'file,id=text,path={text}', '--device', 'isa-debugcon,iobase=0xe9,chardev=text',
         '--net', 'tap,ifname=tap0,vhost=off']
 
 
-def qemu(a, board, seconds, text):
+def qemu(a, board, seconds, text, listening=True):
     """QEMU's."""
     bus, transport = ('pci', 'pci') if board == 'q35' else ('device', 'mmio')
-    return IN_NETWORK + qemu_base(board) + [
+    return IN_NETWORK + LISTENING * listening + qemu_base(board) + [
         '-kernel', os.path.join(a.build, 'guest', 'guest.elf'), '-append', APPEND.format(seconds, FRAME, transport),
         '-chardev', f'file,id=text,path={text}', '-device', 'isa-debugcon,iobase=0xe9,chardev=text',
         '-netdev', 'tap,id=n0,ifname=tap0,script=no,downscript=no,vhost=off',
@@ -50,6 +54,7 @@ def frames(a, progress):
     """The bare-metal guest's metrics."""
     seconds, rounds = (1, 2) if a.quick else (2, 5)
     micro = Metric('64-byte frames sent to a tap, micro', 'thousand/s', promises=[('QEMU microvm', '>=', 1.5)])
+    closed = Metric('the same, to a port that nobody listens on', 'thousand/s')
     q35 = Metric('64-byte frames sent to a tap, q35', 'thousand/s')
     calls = Metric('system calls per frame but KVM_RUN', 'calls', digits=3, promises=[(None, '<=', 0.3)])
     with tempfile.TemporaryDirectory(prefix='hako-bench-') as scratch:
@@ -57,6 +62,8 @@ def frames(a, progress):
         guests = {
             'hako': (micro, hako(a, 'micro', seconds, text), 'hako'),
             'QEMU microvm': (micro, qemu(a, 'microvm', seconds, text), 'QEMU microvm'),
+            'hako, closed': (closed, hako(a, 'micro', seconds, text, listening=False), 'hako'),
+            'QEMU, closed': (closed, qemu(a, 'microvm', seconds, text, listening=False), 'QEMU microvm'),
             'hako q35': (q35, hako(a, 'q35', seconds, text), 'hako'),
             'QEMU q35': (q35, qemu(a, 'q35', seconds, text), 'QEMU q35'),
         }
@@ -65,12 +72,12 @@ def frames(a, progress):
                 progress.say(f'frames: round {i + 1} of {rounds}, {name}')
                 metric, command, column = guests[name]
                 metric.add(column, int(guest_result(command, text)['pps']) / 1e3)
-        for name, (_, command, _) in guests.items():
+        for name in ('hako', 'QEMU microvm', 'hako q35', 'QEMU q35'):
             progress.say(f'frames: system calls of {name}')
-            made, result = counted(command, text)
+            made, result = counted(guests[name][1], text)
             if made is not None:
                 calls.add(name, made / int(result['frames']))
-    return [micro, q35] + ([calls] if calls.samples else [])
+    return [micro, closed, q35] + ([calls] if calls.samples else [])
 
 
 # --- stock guests ------------------------------------------------------------------------------------

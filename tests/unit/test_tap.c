@@ -126,6 +126,61 @@ START_TEST(both_ways)
 }
 END_TEST
 
+#define MANY 100
+
+struct many {
+	struct card *c;
+	struct loop_packet packet[MANY];
+	struct iovec iov[MANY][2];
+	uint8_t hdr[CARD_HDR], frame[MANY][1514];
+};
+
+static void send_many(void *arg)
+{
+	struct many *m = arg;
+
+	m->c->net->ops->send_packets(m->c->net, 0, m->packet, MANY);
+}
+
+/* Many at a time, all in order; and none when the interface is down, or gone. */
+START_TEST(together)
+{
+	struct card c = {.engine = engines[_i % 2]};
+	static struct many m;
+	struct ifreq ifr = {0};
+	uint8_t in[2000];
+	int fd;
+
+	own_network();
+	card_open(&c, "tap", both[_i / 2]);
+	fd = packet_socket("hk0");
+	m.c = &c;
+	for (int i = 0; i < MANY; i++) {
+		size_t len = 60 + i * 131 % (sizeof(m.frame[i]) - 59);
+
+		make_frame(m.frame[i], len, i);
+		m.iov[i][0] = (struct iovec){m.hdr, CARD_HDR};
+		m.iov[i][1] = (struct iovec){m.frame[i], len};
+		m.packet[i] = (struct loop_packet){m.iov[i], 2, 0};
+	}
+	loop_call(c.loop, send_many, &m);
+	for (int i = 0; i < MANY; i++) {
+		ck_assert_int_eq(m.packet[i].res, CARD_HDR + m.iov[i][1].iov_len);
+		ck_assert_int_eq(recv(fd, in, sizeof(in), 0), m.iov[i][1].iov_len);
+		ck_assert_mem_eq(in, m.frame[i], m.iov[i][1].iov_len);
+	}
+	close(fd);
+	ck_assert_int_eq(ifreq_call(SIOCGIFFLAGS, "hk0", &ifr), 0);
+	ifr.ifr_flags &= ~IFF_UP;
+	ck_assert_int_eq(ifreq_call(SIOCSIFFLAGS, "hk0", &ifr), 0);
+	loop_call(c.loop, send_many, &m);
+	for (int i = 0; i < MANY; i++)
+		ck_assert_int_eq(m.packet[i].res, -EIO);
+	ck_assert_uint_eq(c.writables, 0);
+	card_close(&c);
+}
+END_TEST
+
 /* A card that has no buffers for a while misses what overflows the interface's queue, and nothing afterwards. */
 START_TEST(stalled)
 {
@@ -554,6 +609,7 @@ int main(void)
 		return 0;
 	}
 	tcase_add_loop_test(t, both_ways, 0, 2 * ARRAY_SIZE(both));
+	tcase_add_loop_test(t, together, 0, 2 * ARRAY_SIZE(both));
 	tcase_add_loop_test(t, stalled, 0, ARRAY_SIZE(engines));
 	tcase_add_loop_test(t, offloads, 0, ARRAY_SIZE(engines));
 	tcase_add_loop_test(t, passed_fd, 0, 2);

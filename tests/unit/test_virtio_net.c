@@ -213,6 +213,131 @@ START_TEST(transmit_blocked)
 }
 END_TEST
 
+static const char *const ways[] = {"id=n", "id=n,together=on"};
+
+static void add_numbered(struct rig *r, uint64_t gpa, int n)
+{
+	for (int i = 0; i < n; i++) {
+		memset(ram(r, gpa + i * 100), i, 100);
+		add(r, TX, (struct buf[]){{gpa + i * 100, 100, false}}, 1);
+	}
+}
+
+static void expect_numbered(struct rig *r, int from, int to)
+{
+	for (int i = from; i < to; i++) {
+		struct packet *p = sent(r);
+
+		ck_assert_ptr_nonnull(p);
+		ck_assert_uint_eq(p->len, 100);
+		ck_assert_uint_eq(p->data[50], i);
+		free(p);
+	}
+}
+
+/* Many at once: all of them, in order, with one doorbell; and as far as the network takes them. */
+START_TEST(transmit_many)
+{
+	unsigned int rounds = 20;
+	uint32_t head;
+	uint64_t gpa;
+	struct rig r;
+
+	rig_open(&r, ways[_i], "netdev=n");
+	bring_up_queues(&r, 0, 256, CTRL);
+	gpa = vdrv_alloc(&r.drv, 250 * 100);
+	while (rounds--) {
+		add_numbered(&r, gpa, 250);
+		kick(&r, TX);
+		expect_numbered(&r, 0, 250);
+		for (int i = 0; i < 250; i++)
+			ck_assert(used(&r, TX, &head, NULL, 5000));
+	}
+	if (_i)
+		ck_assert_uint_le(r.net->calls, 20 * 250 / 8);
+	r.net->limited = true;
+	r.net->room = 37;
+	add_numbered(&r, gpa, 100);
+	kick(&r, TX);
+	expect_numbered(&r, 0, 37);
+	for (int i = 0; i < 37; i++)
+		ck_assert(used(&r, TX, &head, NULL, 5000));
+	ck_assert(!used(&r, TX, &head, NULL, 50));
+	r.net->limited = false;
+	loop_call(r.drv.vm->io_loop, writable_in_loop, r.net);
+	expect_numbered(&r, 37, 100);
+	for (int i = 37; i < 100; i++)
+		ck_assert(used(&r, TX, &head, NULL, 5000));
+	/* it stops while some wait, and the driver takes everything back */
+	r.net->limited = true;
+	r.net->room = 3;
+	add_numbered(&r, gpa, 100);
+	kick(&r, TX);
+	expect_numbered(&r, 0, 3);
+	r.net->limited = false;
+	bring_up_queues(&r, 0, 256, CTRL);
+	gpa = vdrv_alloc(&r.drv, 100 * 100);
+	add_numbered(&r, gpa, 100);
+	kick(&r, TX);
+	expect_numbered(&r, 0, 100);
+	rig_close(&r);
+}
+END_TEST
+
+/* One that the network refuses before one that it takes is lost: none overtakes another, and none waits for ever. */
+START_TEST(transmit_refused)
+{
+	uint32_t head;
+	uint64_t gpa;
+	struct rig r;
+
+	rig_open(&r, ways[1], "netdev=n");
+	bring_up(&r, 0, 64);
+	gpa = vdrv_alloc(&r.drv, 20 * 100);
+	r.net->refuse = true;
+	add_numbered(&r, gpa, 20);
+	kick(&r, TX);
+	expect_numbered(&r, 0, 1);
+	expect_numbered(&r, 2, 20);
+	for (int i = 0; i < 20; i++)
+		ck_assert(used(&r, TX, &head, NULL, 5000));
+	rig_close(&r);
+}
+END_TEST
+
+/* What is wrong with one packet does not concern those before it. */
+START_TEST(transmit_many_odd)
+{
+	uint32_t head;
+	uint64_t gpa;
+	struct rig r;
+
+	rig_open(&r, ways[_i], "netdev=n");
+	bring_up(&r, 0, 64);
+	gpa = vdrv_alloc(&r.drv, 70000);
+	add_numbered(&r, gpa, 5);
+	add(&r, TX, (struct buf[]){{gpa, HDR, false}}, 1);
+	add(&r, TX, (struct buf[]){{gpa, HDR + 65535 + 19, false}}, 1);
+	add(&r, TX, (struct buf[]){{gpa + 500, 100, false}}, 1);
+	memset(ram(&r, gpa + 500), 5, 100);
+	kick(&r, TX);
+	expect_numbered(&r, 0, 6);
+	for (int i = 0; i < 8; i++)
+		ck_assert(used(&r, TX, &head, NULL, 5000));
+	add_numbered(&r, gpa, 5);
+	add(&r, TX, (struct buf[]){{gpa, HDR - 1, false}}, 1);
+	kick(&r, TX);
+	expect_numbered(&r, 0, 5);
+	ck_assert(broken(&r));
+	bring_up(&r, 0, 64);
+	gpa = vdrv_alloc(&r.drv, 3 * 100);
+	add_numbered(&r, gpa, 3);
+	kick(&r, TX);
+	expect_numbered(&r, 0, 3);
+	rig_close(&r);
+}
+END_TEST
+
 /* --- receive ----------------------------------------------------------------------------------- */
 
 START_TEST(receive_mergeable)
@@ -374,6 +499,9 @@ static void add_tests(TCase *tc)
 	tcase_add_test(tc, transmit);
 	tcase_add_test(tc, transmit_odd);
 	tcase_add_test(tc, transmit_blocked);
+	tcase_add_loop_test(tc, transmit_many, 0, ARRAY_SIZE(ways));
+	tcase_add_test(tc, transmit_refused);
+	tcase_add_loop_test(tc, transmit_many_odd, 0, ARRAY_SIZE(ways));
 	tcase_add_loop_test(tc, receive_mergeable, 0, 2);
 	tcase_add_test(tc, receive_single);
 	tcase_add_test(tc, receive_split);

@@ -39,7 +39,7 @@ struct packets {
 /* Behaves as a tap does: what does not fit is cut off in silence, and num_buffers is left alone. */
 struct test_net {
 	struct netdev netdev;
-	bool offload_able;
+	bool offload_able, together;
 	pthread_mutex_t lock;
 	struct packets in[NET_PAIRS], out; /* to the card, from the card */
 	struct loop *loop[NET_PAIRS];	   /* while started */
@@ -47,7 +47,9 @@ struct test_net {
 	bool recv_on, block;		   /* of the first pair; of all */
 	bool fail;			   /* the next start */
 	bool no_carrier;
-	unsigned int reads;
+	unsigned int reads, calls; /* of recv(); of send_packets() */
+	unsigned int room;	   /* if limited: for so many packets */
+	bool limited, refuse;	   /* once, the second of those given together */
 	struct net_offloads set;
 };
 
@@ -130,8 +132,9 @@ static inline ssize_t test_send(struct netdev *net, unsigned int queue, const st
 	size_t len = 0;
 
 	ck_assert_ptr_nonnull(t->loop[queue]);
-	if (t->block)
+	if (t->block || (t->limited && !t->room))
 		return -EAGAIN;
+	t->room -= t->limited;
 	for (int i = 0; i < niov; i++)
 		len += iov[i].iov_len;
 	p = malloc(sizeof(*p) + len);
@@ -145,6 +148,21 @@ static inline ssize_t test_send(struct netdev *net, unsigned int queue, const st
 	t->sent_on = queue;
 	pthread_mutex_unlock(&t->lock);
 	return len;
+}
+
+static inline void test_send_packets(struct netdev *net, unsigned int queue,
+				     struct loop_packet *packet, unsigned int n)
+{
+	struct test_net *t = (struct test_net *)net;
+
+	t->calls++;
+	for (unsigned int i = 0; i < n; i++) {
+		packet[i].res = -EAGAIN;
+		if (i == 1 && t->refuse)
+			t->refuse = false;
+		else
+			packet[i].res = test_send(net, queue, packet[i].iov, packet[i].niov);
+	}
 }
 
 static inline int test_set_offloads(struct netdev *net, const struct net_offloads *o)
@@ -168,12 +186,23 @@ static const struct netdev_ops test_ops = {
 	.set_link = test_set_link,
 };
 
+static const struct netdev_ops test_ops_together = {
+	.start = test_start,
+	.stop = test_stop,
+	.recv_enable = test_recv_enable,
+	.recv = test_recv,
+	.send = test_send,
+	.send_packets = test_send_packets,
+	.set_offloads = test_set_offloads,
+	.set_link = test_set_link,
+};
+
 static inline int test_create(struct object *obj, struct hako_error *err)
 {
 	struct test_net *t = (struct test_net *)obj;
 
 	pthread_mutex_init(&t->lock, NULL);
-	t->netdev.ops = &test_ops;
+	t->netdev.ops = t->together ? &test_ops_together : &test_ops;
 	t->netdev.vnet_hdr = t->offload_able;
 	if (t->offload_able)
 		t->netdev.offloads = (struct net_offloads){true, true, true, true, true, true};
@@ -194,6 +223,7 @@ static inline void test_destroy(struct object *obj)
 
 static const struct option test_options[] = {
 	OPT_UINT("queues", struct test_net, netdev.queues, "1", 1, NET_PAIRS, "queue pairs"),
+	OPT_BOOL("together", struct test_net, together, "off", "sends several packets at a time"),
 	OPT_BOOL("offloads", struct test_net, offload_able, "on", "can do them"),
 	OPT_END,
 };
