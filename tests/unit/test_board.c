@@ -31,7 +31,7 @@ static const void *ram(uint64_t gpa, size_t size)
 	return p;
 }
 
-/* A disk is written to and read by the rig's driver: 0: split rings, 1: packed. */
+/* The rig's driver writes to a disk, and reads from it; each run begins with an empty one. */
 static void transfer(bool packed)
 {
 	const struct virtio_blk_outhdr write = {.type = VIRTIO_BLK_T_OUT, .sector = 3},
@@ -47,7 +47,6 @@ static void transfer(bool packed)
 	board_add_desc(&ops, card, 1, 0x301000, sizeof(text), 0, true);
 	board_add_desc(&ops, card, 1, 0x302000, 1, VRING_DESC_F_WRITE, false);
 	board_add_kick(&ops, card, 1);
-	/* A flush: what came before is done when it is. The reset at the end waits for all. */
 	ck_assert(board_play(ops.op, ops.n));
 	ck_assert_int_eq(hako_vm_pause((struct hako_vm *)rig.vm, NULL), 0);
 	ck_assert_int_eq(pread(rig.disk, on_disk, 512, 3 * 512), 512);
@@ -56,6 +55,7 @@ static void transfer(bool packed)
 	fresh();
 	board_add_setup(&ops, card, packed ? BIT64(34) : 0, 2);
 	board_add_ram(&ops, 0x300000, &read, sizeof(read));
+	board_add_ram(&ops, 0x301000, text, sizeof(text));
 	board_add_ram(&ops, 0x302000, "\x55", 1);
 	board_add_desc(&ops, card, 0, 0x300000, sizeof(read), 0, true);
 	board_add_desc(&ops, card, 0, 0x301000, 512, VRING_DESC_F_WRITE, true);
@@ -64,7 +64,6 @@ static void transfer(bool packed)
 	ck_assert(board_play(ops.op, ops.n));
 	ck_assert_int_eq(hako_vm_pause((struct hako_vm *)rig.vm, NULL), 0);
 	ck_assert_uint_eq(*(const uint8_t *)ram(0x302000, 1), VIRTIO_BLK_S_OK);
-	/* The disk is emptied between the two. */
 	memset(text, 0, sizeof(text));
 	ck_assert_mem_eq(ram(0x301000, 512), text, 512);
 }
@@ -104,19 +103,24 @@ START_TEST(registers)
 }
 END_TEST
 
-/* The guest resets the machine in the midst of its accesses, and goes on; then it powers itself off, by i8042 and ACPI. */
+/* The guest resets the machine in the midst of its accesses, and goes on; then it powers itself off, by ACPI. */
 START_TEST(reset_and_end)
 {
-	static const struct board_op reset[] = {
-		BOARD_RAM_WRITE(0x300000, "left", 4),
-		BOARD_OUT(0x64, 0xfe, 1),
-		BOARD_RAM_WRITE(0x300004, "over", 4),
+	uint64_t before = 0, after = 1;
+	/* The serial port's scratch register, which a reset clears. */
+	struct board_op reset[] = {
+		BOARD_OUT(0x3ff, 0x5a, 1), BOARD_IN(0x3ff, 1), BOARD_RAM_WRITE(0x300000, "left", 4),
+		BOARD_OUT(0x64, 0xfe, 1),  BOARD_IN(0x3ff, 1), BOARD_RAM_WRITE(0x300004, "over", 4),
 	};
 	static const struct board_op micro_end[] = {BOARD_STORE(0xfea00200, 0x34, 1)};
 	static const struct board_op q35_end[] = {BOARD_OUT(0x604, 0x2000, 2)};
 
+	reset[1].result = &before;
+	reset[4].result = &after;
 	board_open(boards[_i]);
 	ck_assert(board_play(reset, ARRAY_SIZE(reset)));
+	ck_assert_uint_eq(before, 0x5a);
+	ck_assert_uint_eq(after, 0);
 	ck_assert_mem_eq(ram(0x300000, 8), "leftover", 8);
 	ck_assert(!board_play(_i ? q35_end : micro_end, 1));
 	board_close();
