@@ -88,7 +88,8 @@ static void call_run(struct loop_msg *msg)
 {
 	struct loop_call_msg *call = container_of(msg, struct loop_call_msg, msg);
 
-	call->fn(call->arg);
+	if (call->fn)
+		call->fn(call->arg);
 	call->next = call->loop->called;
 	call->loop->called = call;
 }
@@ -108,7 +109,8 @@ void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg)
 	struct loop_call_msg call = {.msg.fn = call_run, .loop = loop, .fn = fn, .arg = arg};
 
 	if (loop_is_current(loop)) {
-		fn(arg);
+		if (fn)
+			fn(arg);
 		return;
 	}
 	sem_init(&call.done, 0, 0);

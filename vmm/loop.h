@@ -61,7 +61,8 @@ void loop_post(struct loop *loop, struct loop_msg *msg);
 
 /**
  * Run @fn(@arg) in the loop's thread and wait for it, and for the end of that turn: what @fn deferred and signalled is done, and a
- * descriptor that it stopped watching is no longer held by the kernel. From any thread; from the loop's own it is a plain call.
+ * descriptor that it stopped watching is no longer held by the kernel. From any thread; from the loop's own it is a plain call. Without @fn it
+ * waits for what was posted before.
  */
 void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg);
 

@@ -533,16 +533,11 @@ static inline void vdrv_cases(Suite *s, void (*add)(TCase *tc), SFun setup, SFun
 		ck_assert(cond);                              \
 	} while (0)
 
-static inline void vdrv_nothing(void *arg)
-{
-	(void)arg;
-}
-
 /** Let the loop finish its turn and one more. */
 static inline void vdrv_settle(struct vdrv *drv)
 {
 	for (int i = 0; i < 3; i++)
-		loop_call(drv->vm->io_loop, vdrv_nothing, NULL);
+		loop_call(drv->vm->io_loop, NULL, NULL);
 }
 
 #endif

@@ -143,15 +143,11 @@ static int console_create(struct object *obj, struct hako_error *err)
 	return 0;
 }
 
-static void nothing(void *arg)
-{
-}
-
 static void console_destroy(struct object *obj)
 {
 	struct hako_console *c = container_of(obj, struct hako_console, chr.obj);
 
-	loop_call(obj->vm->io_loop, nothing, NULL); /* behind a message that is under way */
+	loop_call(obj->vm->io_loop, NULL, NULL); /* behind a message that is under way */
 	free(c->in);
 	free(c->text);
 }

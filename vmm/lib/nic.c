@@ -202,16 +202,12 @@ static int nic_create(struct object *obj, struct hako_error *err)
 	return 0;
 }
 
-static void nothing(void *arg)
-{
-}
-
 static void nic_destroy(struct object *obj)
 {
 	struct hako_nic *n = container_of(obj, struct hako_nic, netdev.obj);
 
 	if (n->last_loop)
-		loop_call(n->last_loop, nothing, NULL); /* behind a message that is under way */
+		loop_call(n->last_loop, NULL, NULL); /* behind a message that is under way */
 	queue_free(&n->to_guest);
 	queue_free(&n->from_guest);
 }
