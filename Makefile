@@ -96,6 +96,9 @@ $O/obj/%.o: %.c $O/flags
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# A shadow stack would have to change with the stack, so what has coroutines must not say that it can have one.
+$O/obj/vmm/coroutine.o: CFLAGS_ALL += -fcf-protection=branch
+
 # One relocatable object: the classes register themselves through a linker section, so none may be
 # dropped for want of a reference.
 $O/libhako.o: $(LIB_OBJ)
@@ -145,6 +148,11 @@ $(BOARD_RIGS): RIG_LDFLAGS := -Wl,--wrap=ioctl
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 build-fuzz/fuzz/fuzz_$(TARGET)
 	$(Q)tests/fuzz/run build-fuzz/fuzz/fuzz_$(TARGET) $(TIME)
+# Many hours, of CPU time that nobody else wants.
+HOURS ?= 6
+fuzz-soak:
+	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 fuzzers
+	$(Q)tests/fuzz/soak $(HOURS)
 fuzzers: $(patsubst tests/%.c,$O/%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz-shrink:
 	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 build-fuzz/fuzz/fuzz_$(TARGET)
@@ -165,6 +173,9 @@ check: setup
 	@tests/check
 lint: setup
 	@tools/lint
+# What an intruder could do in each kind of thread, here and in QEMU: a table.
+what-if: $O/hako
+	@HAKO=$(abspath $O/hako) tests/sandbox/what-if
 # Random operations on disk images and power cuts, for hours. OPS=N says how many.
 OPS ?= 1000000
 soak: $O/hako guests
@@ -219,6 +230,8 @@ help:
 	@echo 'make check          all tests: unit (with sanitizers), bare-metal guests, stock guests'
 	@echo 'make fuzz           spoilt input for TIME=60 seconds; TARGET=$(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))'
 	@echo 'make fuzz-shrink    make what fails, FILE=, shorter; what TARGET=board fails on becomes a test in C'
+	@echo 'make fuzz-soak      all targets for HOURS=6 of CPU time that is left over; goes on where it ended'
+	@echo 'make what-if        what an intruder could do in each kind of thread, beside QEMU: a table'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
 	@echo 'make bench          speed and size, beside QEMU'
@@ -240,7 +253,7 @@ help:
 	@echo 'V=1                 show the commands'
 
 FORCE:
-.PHONY: all unit setup lab demo check fuzz fuzzers fuzz-shrink lint soak bench man install clean help FORCE
+.PHONY: all unit setup lab demo check what-if fuzz fuzz-soak fuzzers fuzz-shrink lint soak bench man install clean help FORCE
 .SECONDARY:
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d) $(wildcard $O/obj/tests/fuzz/*.d)

@@ -86,7 +86,10 @@ static void arrived_in_co(struct co *co)
 static void enter(void);
 
 #ifdef __x86_64__
-/* Save what the System V ABI has a function keep, MXCSR and the x87 control word included; take the other stack; the same in reverse. */
+/*
+ * Save what the System V ABI has a function keep, MXCSR and the x87 control word included; take the other stack; the same in reverse. A shadow
+ * stack (CET) does not follow: the Makefile says so to the linker.
+ */
 void co_switch_stacks(void **save, void *sp) __attribute__((visibility("hidden")));
 
 __asm__(".text\n"
