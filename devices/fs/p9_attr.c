@@ -240,7 +240,8 @@ int p9_xattr_read(struct p9_call *c, struct p9_fid *fid, uint64_t offset, uint32
 	uint32_t len = fid->xattr->len, n = offset < len ? MIN(count, len - offset) : 0;
 
 	p9_put32(c, n);
-	iov_write(c->req->in, c->req->nin, c->rlen, fid->xattr->value + (n ? offset : 0), n);
+	if (n)
+		iov_write(c->req->in, c->req->nin, c->rlen, fid->xattr->value + offset, n);
 	c->data = n;
 	return 0;
 }
@@ -252,7 +253,7 @@ int p9_xattr_write(struct p9_call *c, struct p9_fid *fid, uint64_t offset, uint3
 	pthread_mutex_lock(&fid->lock);
 	if (offset != fid->xattr->written || count > fid->xattr->len - fid->xattr->written) {
 		ret = -ENOSPC;
-	} else {
+	} else if (count) { /* of an empty value there is no memory */
 		iov_read(c->req->out, c->req->nout, 23, fid->xattr->value + offset, count);
 		fid->xattr->written += count;
 	}

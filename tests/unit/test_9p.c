@@ -301,6 +301,9 @@ START_TEST(extended_attributes)
 	/* Without a value it is removed; not all of a value is an error. */
 	ck_assert_int_eq(p9(P9_TWALK, "ddw", 1, 4, 0), 0);
 	ck_assert_int_eq(p9(P9_TXATTRCREATE, "dsqd", 4, "user.a", 0ull, 0), 0);
+	ck_assert_int_eq(p9_write_text(4, 0, ""), 0);
+	ck_assert_int_eq(p9_write_text(4, 1, ""), ENOSPC);
+	ck_assert_int_eq(p9_write_text(4, 0, "x"), ENOSPC);
 	ck_assert_int_eq(p9_clunk(4), 0);
 	ck_assert_int_lt(getxattr(at("share/f"), "user.a", value, sizeof(value)), 0);
 	ck_assert_int_eq(p9(P9_TWALK, "ddw", 1, 4, 0), 0);
