@@ -1,14 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* hako test: guests that test something, several at once, and what becomes of them as TAP (testanything.org, version 13). */
+/*
+ * hako test: guests that test something, several at once, and what becomes of them as TAP (testanything.org, version 13). Each has a process, which is
+ * confined once the guest is loaded, so that none knows of the others.
+ */
 #include "test.h"
 
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "vmm/config.h"
 
 #define TAIL_LINES 20 /* of the console of a guest that failed */
+#define GRACE	   10 /* seconds that a process may take beside the guest's time */
 
 #define T struct test_config
 const struct option cli_test_options[] = {
@@ -16,6 +26,8 @@ const struct option cli_test_options[] = {
 	OPT_UINT("timeout", T, timeout, "90", 1, 1000000, "seconds that a guest may take"),
 	OPT_UINT("success", T, success, "0", 0, 127,
 		 "what a guest that has passed writes to isa-debug-exit"),
+	OPT_ENUM("sandbox", T, sandbox, "on", sandbox_mode_names,
+		 "confine each guest's process before it runs, as hako run does"),
 	OPT_BOOL("verbose", T, verbose, "off",
 		 "the consoles of all guests, not only of failed ones"),
 	OPT_BOOL("help", T, help, "off", "show these options"),
@@ -26,9 +38,8 @@ const struct option cli_test_options[] = {
 struct tests {
 	struct test_config config;
 	struct test_guest *guest;
-	size_t n, next, printed;
+	size_t n, next, printed, running;
 	size_t failed;
-	pthread_mutex_t lock; /* guards next, printed, failed, done of guests, and the output */
 };
 
 /* --- arguments --------------------------------------------------------------------------------- */
@@ -97,9 +108,9 @@ static int parse(struct tests *t, int argc, char **argv, struct hako_error *err)
 /* --- output ------------------------------------------------------------------------------------ */
 
 /* The last lines of the console, as comments. */
-static void print_console(const struct test_guest *g, bool all)
+static void print_console(const struct test_report *r, bool all)
 {
-	const char *p = g->tail, *end = p + g->tail_len, *eol, *at = end;
+	const char *p = r->tail, *end = p + MIN(r->tail_len, (uint32_t)TEST_TAIL), *eol, *at = end;
 
 	for (int lines = 0; !all && at > p; at--)
 		if (at[-1] == '\n' && at != end && ++lines == TAIL_LINES)
@@ -114,6 +125,15 @@ static void print_console(const struct test_guest *g, bool all)
 	}
 }
 
+/* It stays one comment, whatever it says. */
+static void print_why(const struct test_report *r)
+{
+	printf("# ");
+	for (size_t i = 0; i < sizeof(r->why) && r->why[i]; i++)
+		putchar((uint8_t)r->why[i] < ' ' ? ' ' : r->why[i]);
+	putchar('\n');
+}
+
 /* A number sign in a name would begin a directive. */
 static void print_name(const char *name)
 {
@@ -123,16 +143,17 @@ static void print_name(const char *name)
 
 static void print_guest(struct tests *t, size_t i)
 {
-	const struct test_guest *g = &t->guest[i];
+	const struct test_report *r = t->guest[i].report;
+	bool failed = r->outcome != TEST_PASSED && r->outcome != TEST_SKIPPED;
 
-	printf("%sok %zu - ", g->outcome == TEST_FAILED ? "not " : "", i + 1);
-	print_name(g->file);
-	printf("%s\n", g->outcome == TEST_SKIPPED ? " # SKIP" : "");
-	if (g->outcome == TEST_FAILED)
-		printf("# %s\n", g->why);
-	if (g->outcome == TEST_FAILED || t->config.verbose)
-		print_console(g, t->config.verbose);
-	t->failed += g->outcome == TEST_FAILED;
+	printf("%sok %zu - ", failed ? "not " : "", i + 1);
+	print_name(t->guest[i].file);
+	printf("%s\n", r->outcome == TEST_SKIPPED ? " # SKIP" : "");
+	if (failed)
+		print_why(r);
+	if (failed || t->config.verbose)
+		print_console(r, t->config.verbose);
+	t->failed += failed;
 }
 
 /* In their order, whichever ended first. */
@@ -145,40 +166,122 @@ static void print_done(struct tests *t)
 
 /* --- running ----------------------------------------------------------------------------------- */
 
-static void *worker(void *arg)
+static int start(struct tests *t, struct test_guest *g)
 {
-	struct tests *t = arg;
-	size_t i;
+	pid_t parent = getpid();
 
-	pthread_mutex_lock(&t->lock);
-	while (t->next < t->n) {
-		i = t->next++;
-		pthread_mutex_unlock(&t->lock);
-		test_guest_run(&t->guest[i], &t->config);
-		pthread_mutex_lock(&t->lock);
-		t->guest[i].done = true;
-		print_done(t);
+	g->report->outcome = TEST_FAILED;
+	g->deadline = clock_now() + (t->config.timeout + GRACE) * NSEC_PER_SEC;
+	g->pid = fork();
+	if (g->pid < 0)
+		return -errno;
+	if (!g->pid) {
+		/* Not to outlive the program. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() == parent)
+			test_guest_run(g->file, &t->config, g->report);
+		_exit(0);
 	}
-	pthread_mutex_unlock(&t->lock);
-	return NULL;
+	g->pidfd = syscall(SYS_pidfd_open, g->pid, 0);
+	if (g->pidfd < 0) {
+		int ret = -errno;
+
+		kill(g->pid, SIGKILL);
+		waitpid(g->pid, NULL, 0);
+		return ret;
+	}
+	t->running++;
+	return 0;
 }
 
-static void run_all(struct tests *t)
+static void start_some(struct tests *t, size_t jobs)
 {
-	size_t jobs = t->config.jobs ?: (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), threads = 0;
-	pthread_t *thread;
+	while (t->next < t->n && t->running < jobs) {
+		struct test_guest *g = &t->guest[t->next++];
+		int ret = start(t, g);
+
+		if (!ret)
+			continue;
+		snprintf(g->report->why, sizeof(g->report->why), "no process for it: %s",
+			 strerror(-ret));
+		g->report->outcome = TEST_FAILED;
+		g->done = true;
+	}
+}
+
+static void end(struct tests *t, struct test_guest *g)
+{
+	struct test_report *r = g->report;
+	int status;
+
+	waitpid(g->pid, &status, 0);
+	close(g->pidfd);
+	g->pidfd = -1;
+	g->done = true;
+	t->running--;
+	if (WIFEXITED(status) && !WEXITSTATUS(status))
+		return;
+	r->outcome = TEST_FAILED;
+	snprintf(r->why, sizeof(r->why), "its process ended by %s %d",
+		 WIFSIGNALED(status) ? "signal" : "status",
+		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* Until one that runs has ended, or should have. */
+static void wait_for_some(struct tests *t, struct pollfd *fds)
+{
+	uint64_t now = clock_now(), first = now + 3600 * NSEC_PER_SEC;
+	struct test_guest *g;
+	nfds_t n = 0;
+
+	for (g = t->guest; g < t->guest + t->next; g++)
+		if (g->pidfd >= 0) {
+			fds[n++] = (struct pollfd){.fd = g->pidfd, .events = POLLIN};
+			first = MIN(first, g->deadline);
+		}
+	if (!n)
+		return;
+	poll(fds, n, first > now ? (first - now) / 1000000 + 1 : 0);
+	now = clock_now();
+	for (g = t->guest; g < t->guest + t->next; g++) {
+		struct pollfd p = {.fd = g->pidfd, .events = POLLIN};
+
+		if (g->pidfd >= 0 && now >= g->deadline)
+			kill(g->pid, SIGKILL);
+		if (g->pidfd >= 0 && poll(&p, 1, 0) == 1)
+			end(t, g);
+	}
+}
+
+static int run_all(struct tests *t, struct hako_error *err)
+{
+	size_t jobs = t->config.jobs ?: (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+	size_t size = t->n * sizeof(struct test_report);
+	struct test_report *reports = mmap(NULL, size, PROT_READ | PROT_WRITE,
+					   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct pollfd *fds;
 
 	jobs = MIN(jobs, t->n);
-	thread = calloc(jobs, sizeof(*thread));
+	fds = calloc(jobs, sizeof(*fds));
+	if (reports == MAP_FAILED || !fds) {
+		free(fds);
+		return error_errno(err, -ENOMEM, "test");
+	}
+	for (size_t i = 0; i < t->n; i++) {
+		t->guest[i].report = &reports[i];
+		t->guest[i].pidfd = -1;
+	}
 	printf("TAP version 13\n1..%zu\n", t->n);
-	fflush(stdout);
-	/* This thread is one of them. */
-	while (thread && threads + 1 < jobs && !pthread_create(&thread[threads], NULL, worker, t))
-		threads++;
-	worker(t);
-	while (threads)
-		pthread_join(thread[--threads], NULL);
-	free(thread);
+	while (t->printed < t->n) {
+		/* What is buffered would be every process's. */
+		fflush(stdout);
+		start_some(t, jobs);
+		wait_for_some(t, fds);
+		print_done(t);
+	}
+	munmap(reports, size);
+	free(fds);
+	return 0;
 }
 
 static void tests_free(struct tests *t)
@@ -188,12 +291,11 @@ static void tests_free(struct tests *t)
 	free(t->config.option);
 	free(t->guest);
 	options_free(cli_test_options, &t->config);
-	pthread_mutex_destroy(&t->lock);
 }
 
 int cli_test(int argc, char **argv)
 {
-	struct tests t = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	struct tests t = {0};
 	struct hako_error err;
 	int r, status = 0;
 
@@ -205,8 +307,8 @@ int cli_test(int argc, char **argv)
 	} else if (t.config.help) {
 		status = cli_help(2, (char *[]){argv[0], (char *)"test", NULL});
 	} else {
-		run_all(&t);
-		status = t.failed ? 1 : 0;
+		r = run_all(&t, &err);
+		status = r ? cli_fail(&err) : t.failed ? 1 : 0;
 	}
 	tests_free(&t);
 	return status;

@@ -8,21 +8,23 @@
 #define SKIP_CODE 77 /* kvm-unit-tests', and automake's */
 
 struct run {
-	struct test_guest *g;
+	const char *file;
+	struct test_report *report;
+	struct test_words words;
 	const struct test_config *config;
 	struct hako_vm *vm;
 	struct hako_console *console;
 	bool triple_fault;
 };
 
-static void __attribute__((format(printf, 2, 3))) fail(struct test_guest *g, const char *fmt, ...)
+static void __attribute__((format(printf, 2, 3))) fail(struct test_report *r, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(g->why, sizeof(g->why), fmt, ap);
+	vsnprintf(r->why, sizeof(r->why), fmt, ap);
 	va_end(ap);
-	g->outcome = TEST_FAILED;
+	r->outcome = TEST_FAILED;
 }
 
 /* From one of the VM's threads; it is read when they have ended. */
@@ -40,7 +42,7 @@ static int make(struct run *run, struct hako_error *err)
 	int r = hako_vm_new(&run->vm, err);
 
 	if (!r)
-		r = hako_vm_set(run->vm, "kernel", run->g->file, err);
+		r = hako_vm_set(run->vm, "kernel", run->file, err);
 	if (!r)
 		r = hako_vm_set(run->vm, "chardev", "program,id=hako-console", err);
 	if (!r)
@@ -57,17 +59,20 @@ static int make(struct run *run, struct hako_error *err)
 	r = hako_vm_create(run->vm, err);
 	if (!r)
 		r = hako_vm_console(run->vm, "hako-console", &run->console, err);
+	if (!r)
+		r = cli_confine(run->vm, c->sandbox, 0, NULL, err);
 	return r ?: hako_vm_start(run->vm, err);
 }
 
-static void add_words(struct test_guest *g, const char *buf, size_t n)
+static void add_words(struct run *run, const char *buf, size_t n)
 {
-	size_t drop = g->tail_len + n > TEST_TAIL ? g->tail_len + n - TEST_TAIL : 0;
+	struct test_report *r = run->report;
+	size_t drop = r->tail_len + n > TEST_TAIL ? r->tail_len + n - TEST_TAIL : 0;
 
-	test_words_add(&g->words, buf, n);
-	memmove(g->tail, g->tail + drop, g->tail_len - drop);
-	memcpy(g->tail + g->tail_len - drop, buf, n);
-	g->tail_len += n - drop;
+	test_words_add(&run->words, buf, n);
+	memmove(r->tail, r->tail + drop, r->tail_len - drop);
+	memcpy(r->tail + r->tail_len - drop, buf, n);
+	r->tail_len += n - drop;
 }
 
 /* Until the guest's end and its last words; false: that of its time has come first. */
@@ -82,7 +87,7 @@ static bool watch(struct run *run)
 
 		n = hako_console_read(run->console, buf, sizeof(buf), MIN(ms, 3600000), NULL);
 		if (n > 0)
-			add_words(run->g, buf, n);
+			add_words(run, buf, n);
 	}
 	return !n;
 }
@@ -92,16 +97,16 @@ static void judge_code(struct run *run, int status)
 	uint32_t code = status >> 1;
 
 	if (code == run->config->success)
-		run->g->outcome = TEST_PASSED;
+		run->report->outcome = TEST_PASSED;
 	else if (code == SKIP_CODE)
-		run->g->outcome = TEST_SKIPPED;
+		run->report->outcome = TEST_SKIPPED;
 	else
-		fail(run->g, "it wrote %u to isa-debug-exit", code);
+		fail(run->report, "it wrote %u to isa-debug-exit", code);
 }
 
 static void judge(struct run *run, const struct hako_exit_info *info)
 {
-	struct test_guest *g = run->g;
+	struct test_report *r = run->report;
 
 	switch (info->reason) {
 	case HAKO_EXIT_DEBUG:
@@ -110,32 +115,35 @@ static void judge(struct run *run, const struct hako_exit_info *info)
 	case HAKO_EXIT_POWEROFF:
 	case HAKO_EXIT_RESET:
 		if (run->triple_fault)
-			fail(g, "triple fault");
+			fail(r, "triple fault");
 		else
-			g->outcome = test_words_judge(&g->words, g->why, sizeof(g->why));
+			r->outcome = test_words_judge(&run->words, r->why, sizeof(r->why));
 		break;
 	default:
-		fail(g, "%s", info->message);
+		fail(r, "%s", info->message);
 	}
 }
 
-void test_guest_run(struct test_guest *g, const struct test_config *config)
+void test_guest_run(const char *file, const struct test_config *config, struct test_report *report)
 {
-	struct run run = {.g = g, .config = config};
+	struct run run = {.file = file, .report = report, .config = config};
 	struct hako_exit_info info;
 	struct hako_error err;
 	bool ended = false;
-	int r = make(&run, &err);
+	int r;
 
+	if (config->sandbox == SANDBOX_STRICT)
+		sandbox_namespaces();
+	r = make(&run, &err);
 	if (!r)
 		ended = watch(&run);
 	if (ended)
 		r = hako_vm_wait(run.vm, 0, &info, &err);
 	hako_vm_destroy(run.vm);
 	if (r)
-		fail(g, "%s", err.message);
+		fail(report, "%s", err.message);
 	else if (!ended)
-		fail(g, "timed out after %u s", config->timeout);
+		fail(report, "timed out after %u s", config->timeout);
 	else
 		judge(&run, &info);
 }
