@@ -44,6 +44,8 @@ const struct option vm_config_options[] = {
 	OPT_LIST(
 		"console", T, console,
 		"[virtio:]stdio|pty|null|none|file:PATH|unix:PATH: a serial line, or virtio console"),
+	OPT_STRING("balloon", T, balloon, NULL,
+		   "on|SIZE[,option=...]: the guest can give memory back; it keeps SIZE at first"),
 	OPT_LIST("device", T, device, "CLASS[,option=...]: any device, see \"hako help device\""),
 	OPT_LIST("blockdev", T, blockdev,
 		 "CLASS,node-name=ID,...: a disk node for a device's drive=ID"),
@@ -439,6 +441,33 @@ static int new_device(struct vm *vm, const char *text, unsigned int n, struct ha
 	return new_from_text(vm, CLASS_DEVICE, "driver", text, err);
 }
 
+/* "on", or how much the guest keeps, in the words of --memory; then the device's options. */
+static int new_balloon(struct vm *vm, const char *text, struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	const struct class *cls;
+	const char *size;
+	uint64_t bytes = 0;
+	char number[24];
+	int r = keyvals_parse(&kv, text, "size", err);
+
+	size = r ? NULL : keyvals_take(&kv, "size");
+	if (size && strcmp(size, "on") != 0) {
+		if (parse_size(size, MiB, &bytes) || !bytes)
+			r = error_set(err, -EINVAL, "%s: not a size such as 256M", size);
+		snprintf(number, sizeof(number), "%llu", (unsigned long long)bytes);
+		if (!r)
+			r = keyvals_add(&kv, "size", number);
+	}
+	drop_used(&kv);
+	if (!r)
+		r = vm_device_class(vm, "virtio-balloon", &cls, err);
+	if (!r)
+		r = object_new(vm, cls, &kv, NULL, err);
+	keyvals_free(&kv);
+	return r;
+}
+
 static int new_fw_cfg(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
 	if (!vm->fw_cfg)
@@ -487,6 +516,8 @@ int config_create_objects(struct vm *vm, struct hako_error *err)
 		r = for_list(vm, c->net, "net", new_net, err);
 	if (!r)
 		r = for_list(vm, c->device, "device", new_device, err);
+	if (!r && c->balloon && (r = new_balloon(vm, c->balloon, err)))
+		error_prefix(err, "--balloon %s", c->balloon);
 	if (!r)
 		r = for_list(vm, c->object, "object", new_late_object, err);
 	if (!r)

@@ -38,6 +38,7 @@ struct vm_config {
 	int decompress, panic, loop;
 	bool no_reboot;
 	char *kvm;
+	char *balloon;
 	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **fsdev,
 		**iothread, **pin, **sched, **object, **fw_cfg, **netdev_dump;
 	/* Made of memory and cpus by config_finish(). */

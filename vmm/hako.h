@@ -250,6 +250,33 @@ HAKO_API int hako_vm_add_region(struct hako_vm *vm, const struct hako_region *re
 HAKO_API int hako_vm_send_msi(struct hako_vm *vm, uint64_t address, uint32_t data,
 			      struct hako_error *err);
 
+/* --- the balloon (--balloon) ------------------------------------------------------------------ */
+
+/** What is known of a VM's balloon. */
+struct hako_balloon_info {
+	size_t size;		 /* sizeof(struct hako_balloon_info), set by the caller */
+	uint64_t target, actual; /* bytes of RAM that the guest is to keep, and that it has */
+	uint64_t
+		reported; /* bytes that it has reported to be free, and lost, so far; each time they were */
+	/*
+	 * The guest's statistics: how many milliseconds ago it sent them, -1: never. Then bytes, faults and allocations; UINT64_MAX: not known. The option
+	 * guest-stats-polling-interval says how often they come.
+	 */
+	int64_t stats_age_ms;
+	uint64_t swap_in, swap_out, major_faults, minor_faults, free_memory, total_memory,
+		available_memory, disk_caches, hugetlb_allocations, hugetlb_failures;
+};
+
+/**
+ * Ask the guest to do with @bytes of its RAM, and to give the rest back; it does so as fast and as far as it can. It stays so through resets. -ENODEV: there is no balloon;
+ * -ERANGE: 0, or more than it has; -EINVAL before hako_vm_create().
+ */
+HAKO_API int hako_vm_balloon(struct hako_vm *vm, uint64_t bytes, struct hako_error *err);
+
+/** How far that has come, and the guest's statistics. Errors as above. */
+HAKO_API int hako_vm_balloon_info(struct hako_vm *vm, struct hako_balloon_info *info,
+				  struct hako_error *err);
+
 /* --- disks of the program's ---------------------------------------------------------------------- */
 
 enum hako_disk_op {

@@ -215,6 +215,46 @@ uint64_t memory_touch(const struct memory *mem, uint64_t gpa, uint64_t len)
 	return n;
 }
 
+/* The whole pages in [@off, @off + @len) of @r; they are within it. */
+static void discard(const struct ram_region *r, uint64_t off, uint64_t len)
+{
+	uint64_t from = ALIGN_UP(off, PAGE_SIZE), to = ALIGN_DOWN(off + len, PAGE_SIZE);
+
+	/* Of a file, MADV_DONTNEED would only forget where its pages are. */
+	if (from < to)
+		madvise(r->hva + from, to - from, r->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED);
+}
+
+uint64_t memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	uint64_t ram = 0;
+
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		const struct ram_region *r = &mem->region[i];
+		uint64_t from = MAX(gpa, r->gpa), to = MIN(gpa + len, r->gpa + r->size);
+
+		if (from >= to)
+			continue;
+		if (memory_discards(mem))
+			discard(r, from - r->gpa, to - from);
+		ram += to - from;
+	}
+	return ram;
+}
+
+void memory_discard_ptr(const struct memory *mem, void *p, uint64_t len)
+{
+	if (!memory_discards(mem))
+		return;
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		const struct ram_region *r = &mem->region[i];
+		uint64_t off = (uint8_t *)p - r->hva;
+
+		if (off < r->size && len <= r->size - off)
+			discard(r, off, len);
+	}
+}
+
 int memory_init_plain(struct memory *mem, uint64_t size, struct hako_error *err)
 {
 	struct ram_region *r;

@@ -85,6 +85,20 @@ int memory_advise(const struct memory_options *o, const struct ram_region *r,
 		  struct hako_error *err);
 int memory_huge_error(int code, uint64_t size, uint64_t page, struct hako_error *err);
 
+/**
+ * The guest does not use the @len bytes from @gpa on (memory_discard_ptr(): from the host's address @p on), and will not miss what is there: give the
+ * host back the whole pages in them, which read as zeroes afterwards. What is no RAM is left out. memory_discard() returns how many bytes of them are RAM. @gpa +
+ * @len does not overflow. Any thread.
+ */
+uint64_t memory_discard(const struct memory *mem, uint64_t gpa, uint64_t len);
+void memory_discard_ptr(const struct memory *mem, void *p, uint64_t len);
+
+/** Would memory_discard() give anything back? What is reserved (hugepages=) or locked belongs to the VM for its whole life. */
+static inline bool memory_discards(const struct memory *mem)
+{
+	return !mem->options.huge && !mem->options.lock;
+}
+
 /** Have host pages behind up to 2 MiB from @gpa on: how many bytes were looked after, 0 if there is no RAM. Their contents stay. Any thread. */
 uint64_t memory_touch(const struct memory *mem, uint64_t gpa, uint64_t len);
 

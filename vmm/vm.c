@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "balloon.h"
 #include "config.h"
 #include "devices/char/char.h"
 #include "events.h"
@@ -340,6 +341,46 @@ int hako_vm_powerdown(struct hako_vm *handle, struct hako_error *err)
 		r = not_there(vm, err);
 	else if (!ops->powerdown || ops->powerdown(vm))
 		r = error_set(err, -EOPNOTSUPP, "this board has no power button");
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+static int balloon(struct vm *vm, struct hako_error *err)
+{
+	if (!alive(vm))
+		return not_there(vm, err);
+	return vm->balloon ? 0 : error_set(err, -ENODEV, "the VM has no balloon (--balloon)");
+}
+
+int hako_vm_balloon(struct hako_vm *handle, uint64_t bytes, struct hako_error *err)
+{
+	struct vm *vm = to_vm(handle);
+	int r;
+
+	pthread_mutex_lock(&vm->lock);
+	r = balloon(vm, err);
+	if (!r && (!bytes || bytes > vm->mem.ram_size))
+		r = error_set(err, -ERANGE, "%llu bytes: the guest has %llu",
+			      (unsigned long long)bytes, (unsigned long long)vm->mem.ram_size);
+	if (!r)
+		vm->balloon->ops->set(vm->balloon, bytes);
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+int hako_vm_balloon_info(struct hako_vm *handle, struct hako_balloon_info *info,
+			 struct hako_error *err)
+{
+	struct hako_balloon_info all = {.size = info->size};
+	struct vm *vm = to_vm(handle);
+	int r;
+
+	pthread_mutex_lock(&vm->lock);
+	r = balloon(vm, err);
+	if (!r) {
+		vm->balloon->ops->query(vm->balloon, &all);
+		memcpy(info, &all, MIN(info->size, sizeof(all)));
+	}
 	pthread_mutex_unlock(&vm->lock);
 	return r;
 }

@@ -33,6 +33,7 @@ struct fw_cfg;
 struct vm_config;
 struct block_node;
 struct vm_events;
+struct vm_balloon;
 
 enum vm_state {
 	VM_NEW,	    /* options are being set */
@@ -63,8 +64,9 @@ struct vm {
 
 	struct list objects[CLASS_KINDS];
 	struct machine *machine;
-	struct pci_bus *pci;   /* root bus, or NULL on a board without */
-	struct fw_cfg *fw_cfg; /* or NULL */
+	struct pci_bus *pci;	    /* root bus, or NULL on a board without */
+	struct fw_cfg *fw_cfg;	    /* or NULL */
+	struct vm_balloon *balloon; /* or NULL */
 
 	struct vcpu *vcpu;   /* array */
 	struct vcpus *vcpus; /* what they share */

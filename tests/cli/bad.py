@@ -153,6 +153,10 @@ BAD = {
     "no-kvm": (KERNEL + ["--kvm", "/dev/nokvm"], r"/dev/nokvm: No such file.*hako doctor"),
     "kvm-is-not": (KERNEL + ["--kvm", "/dev/null"], r"/dev/null: not a KVM device"),
     "fw_cfg": (KERNEL + ["--fw_cfg", "name=opt/x,file=nowhere"], r"--fw_cfg .*nowhere: No such file"),
+    "balloon-size": (KERNEL + ["--balloon", "1T"], r"--balloon 1T: .*size=1099511627776: there are 536870912 bytes"),
+    "balloon-text": (KERNEL + ["--balloon", "off"], r"--balloon off: off: not a size"),
+    "balloon-option": (KERNEL + ["--balloon", "free-page-reportin=on"], r"did you mean free-page-reporting"),
+    "balloon-twice": (KERNEL + ["--device", "virtio-balloon", "--balloon", "on"], r"--balloon on: .*there is a balloon already"),
     "mmio-full": (KERNEL + ["--machine", "micro"] + ["--device", "virtio-rng"] * 20, r"room for 16"),
 }
 

@@ -420,6 +420,9 @@ static inline void board_open(const char *machine)
 	board_set(vm, "device", "isa-debugcon,chardev=null2");
 	board_set(vm, "device", "pvpanic");
 	board_set(vm, "device", "virtio-rng,packed=on");
+	board_set(vm, "balloon",
+		  "2M,deflate-on-oom=on,free-page-reporting=on,free-page-hint=on,"
+		  "guest-stats-polling-interval=1,packed=on");
 	snprintf(text, sizeof(text), "local,id=share,readonly=on,path=%s", rig.share);
 	board_set(vm, "fsdev", text);
 	board_set(vm, "device", "virtio-9p,fsdev=share,mount_tag=share,packed=on");

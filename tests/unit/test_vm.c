@@ -538,6 +538,49 @@ START_TEST(nothing_is_left)
 }
 END_TEST
 
+/* What is asked of the balloon, and what it says; there is none unless it is asked for. */
+START_TEST(balloon)
+{
+	struct hako_balloon_info info = {.size = sizeof(info)};
+	struct hako_vm *vm;
+
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	ck_assert_int_eq(hako_vm_balloon(vm, 8 * MiB, &err), -EINVAL);
+	hako_vm_destroy(vm);
+	vm = new_vm(machines[_i], "1");
+	ck_assert_int_eq(hako_vm_balloon(vm, 8 * MiB, &err), -ENODEV);
+	ck_assert_int_eq(hako_vm_balloon_info(vm, &info, &err), -ENODEV);
+	hako_vm_destroy(vm);
+
+	ck_assert_int_eq(hako_vm_new(&vm, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "machine", machines[_i], &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "memory", "16M", &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "kernel", kernel, &err), 0);
+	ck_assert_int_eq(hako_vm_set(vm, "balloon", "12", &err), 0);
+	ck_assert_msg(!hako_vm_create(vm, &err), "%s", err.message);
+	ck_assert_int_eq(hako_vm_balloon_info(vm, &info, &err), 0);
+	ck_assert_uint_eq(info.target, 12 * MiB);
+	ck_assert_uint_eq(info.actual, 16 * MiB);
+	ck_assert_int_eq(info.stats_age_ms, -1);
+	ck_assert_uint_eq(info.size, sizeof(info));
+	ck_assert_int_eq(hako_vm_balloon(vm, 0, &err), -ERANGE);
+	ck_assert_int_eq(hako_vm_balloon(vm, 16 * MiB + 1, &err), -ERANGE);
+	ck_assert_int_eq(hako_vm_start(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_balloon(vm, 4 * MiB, &err), 0);
+	ck_assert_int_eq(hako_vm_reset(vm, &err), 0);
+	/* A program that knows less of the struct gets less. */
+	info.target = 0;
+	info.actual = 7;
+	info.size = offsetof(struct hako_balloon_info, actual);
+	ck_assert_int_eq(hako_vm_balloon_info(vm, &info, &err), 0);
+	ck_assert_uint_eq(info.target, 4 * MiB);
+	ck_assert_uint_eq(info.actual, 7);
+	ck_assert_int_eq(hako_vm_stop(vm, &err), 0);
+	ck_assert_int_eq(hako_vm_balloon(vm, 8 * MiB, &err), -ESHUTDOWN);
+	hako_vm_destroy(vm);
+}
+END_TEST
+
 /* Creation fails at every step in turn, for want of a descriptor, and leaves nothing. */
 START_TEST(fails_at_every_step)
 {
@@ -598,6 +641,7 @@ int main(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, pause_is_exact, 0, 2);
 	tcase_add_test(tc, serial_ports_in_acpi);
+	tcase_add_loop_test(tc, balloon, 0, 2);
 	tcase_add_loop_test(tc, failed_creation_is_an_end, 0, 2);
 	tcase_add_loop_test(tc, reset_starts_anew, 0, 2);
 	tcase_add_test(tc, memory_types);
