@@ -13,7 +13,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 MODULES = ('virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_rng ext4 button evdev '
-           'qemu_fw_cfg 8021q')
+           'qemu_fw_cfg 8021q virtio_balloon')
 # What the kernel says when time runs unevenly, as it does on busy or emulated processors.
 UNEVEN = re.compile(r'hpet: Lost \d+ RTC interrupts|clocksource: |TSC found unstable|'
                     r'perf: interrupt took too long|Unstable clock detected|trace_clock=local|^on the kernel command line|'
@@ -155,7 +155,14 @@ def qemu_command(spec):
     return args
 
 
-COMMANDS = {'hako': hako_command, 'qemu': qemu_command}
+def holder_command(spec):
+    """hako's library, held by a program that does what is asked for on a socket, whose number comes first."""
+    args = hako_command(spec)[2:]
+    at = args.index('--log')
+    return [os.path.join(HERE, 'holder')] + args[:at] + args[at + 2:]
+
+
+COMMANDS = {'hako': hako_command, 'qemu': qemu_command, 'libhako': holder_command}
 
 
 class Guest:
@@ -168,9 +175,12 @@ class Guest:
         self.errors = tempfile.TemporaryFile()
         self.started = time.monotonic()
         command, fds, self.monitor = COMMANDS[vmm](spec), [], None
-        if vmm == 'qemu':
+        if vmm != 'hako':
             self.monitor, far = socket.socketpair()
             fds = [far.fileno()]
+        if vmm == 'libhako':
+            command.insert(1, str(fds[0]))
+        elif vmm == 'qemu':
             command += ['-chardev', f'socket,id=monitor,fd={fds[0]}', '-mon', 'chardev=monitor']
         self.keys = -1
         if 'shell' in spec.steps and not stdin:
