@@ -217,6 +217,9 @@ install: all man
 	ln -sf libhako.so.$(SOVERSION) $(LIBDIR)/libhako.so
 	install -m 644 vmm/hako.h $(DESTDIR)$(PREFIX)/include/hako.h
 	install -m 644 $O/hako.pc $(LIBDIR)/pkgconfig/hako.pc
+	install -d $(DESTDIR)$(PREFIX)/share/hako/apparmor/abstractions
+	install -m 644 tools/apparmor/hako $(DESTDIR)$(PREFIX)/share/hako/apparmor/hako
+	install -m 644 tools/apparmor/abstractions/hako $(DESTDIR)$(PREFIX)/share/hako/apparmor/abstractions/hako
 	install -m 644 $(MAN1) $(MANDIR)/man1
 	install -m 644 $(MAN3) $(MANDIR)/man3
 	$O/hako completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hako

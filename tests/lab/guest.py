@@ -84,8 +84,9 @@ class Spec:
     """A guest, the same for every VMM."""
 
     def __init__(self, kernel, initrd, board='q35', cpus=1, memory=256, steps=(), append='',
-                 disks=(), nets=(), rng=False, reboot=True, root=True, options=(), cpu=None):
+                 disks=(), nets=(), rng=False, reboot=True, root=True, options=(), cpu=None, program=None):
         self.options = list(options)  # of hako alone
+        self.program = program  # hako's, if it is not the one that is tested by default
         self.cpu = cpu
         self.kernel, self.initrd, self.board = kernel, initrd, board
         self.cpus, self.memory, self.steps = cpus, memory, list(steps)
@@ -99,7 +100,7 @@ class Spec:
 
 def hako_command(spec):
     """The command line of hako."""
-    program = os.environ.get('HAKO') or os.path.join(TOP, 'build', 'hako')
+    program = spec.program or os.environ.get('HAKO') or os.path.join(TOP, 'build', 'hako')
     args = [program, 'run', '--kernel', spec.kernel, '--initrd', spec.initrd,
             '--append', spec.append, '--memory', f'{spec.memory}M', '--cpus', str(spec.cpus),
             '--machine', spec.board, '--console', 'stdio', '--log', 'stderr']

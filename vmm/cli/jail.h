@@ -9,7 +9,7 @@
 #include "vmm/option.h"
 
 struct jail_config {
-	char *user, *chroot, *netns, *cgroup; /* options; NULL: not given */
+	char *user, *chroot, *netns, *cgroup, *seclabel; /* options; NULL: not given */
 };
 
 #define JAIL_OPTIONS(T, F)                                                                    \
@@ -22,8 +22,12 @@ struct jail_config {
 			   "is opened"),                                                      \
 		OPT_STRING("cgroup", T, F.cgroup, NULL,                                       \
 			   "a control group to be in from the start: its directory, or its "  \
-			   "name below /sys/fs/cgroup")
+			   "name below /sys/fs/cgroup"),                                      \
+		OPT_STRING("seclabel", T, F.seclabel, NULL,                                   \
+			   "SELinux's context or AppArmor's profile for the process")
 
+/** The label, if one is asked for: does not return if the process had another, but executes the program anew. Before anything is opened. */
+int jail_label(const struct jail_config *jail, struct hako_error *err);
 /** Into the control group and the network namespace. Before anything is opened, while the process has one thread. */
 int jail_begin(const struct jail_config *jail, struct hako_error *err);
 /** All is open: change the root directory and the user, of all threads. Before they are confined. */

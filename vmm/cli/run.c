@@ -195,7 +195,9 @@ static int run_vm(struct run *run, int *status, struct hako_error *err)
 	int r;
 
 	hako_vm_set_event(run->vm, tell_event, run);
-	r = open_log(run, err);
+	r = jail_label(&run->config.jail, err);
+	if (!r)
+		r = open_log(run, err);
 	if (!r)
 		r = jail_begin(&run->config.jail, err);
 	if (run->config.sandbox == SANDBOX_STRICT)
