@@ -183,7 +183,7 @@ soak: $O/hako guests
 	@HAKO=$(abspath $O/hako) tests/block/powercut --ops $$(($(OPS) / 10))
 	@HAKO=$(abspath $O/hako) tests/block/powercut --guest --ops $$(($(OPS) / 10))
 bench: setup $O/hako guests
-	@tests/bench/run --build $O
+	@$O/hako bench
 
 # --- manual pages and installation -----------------------------------------------------------
 MAN1 := $O/man/hako.1 $O/man/hako-img.1 $O/man/hako-io.1
@@ -206,7 +206,9 @@ $O/hako.pc: tools/hako.pc.in $O/flags
 BINDIR := $(DESTDIR)$(PREFIX)/bin
 LIBDIR := $(DESTDIR)$(PREFIX)/lib
 MANDIR := $(DESTDIR)$(PREFIX)/share/man
-install: all man
+# Of programs that nobody calls by hand: what `hako bench` is made of.
+EXECDIR := $(DESTDIR)$(PREFIX)/libexec/hako
+install: all man guests
 	$(Q)rm -f $O/hako.pc && $(MAKE) --no-print-directory $O/hako.pc
 	install -d $(BINDIR) $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(MANDIR)/man1 $(MANDIR)/man3
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -222,6 +224,10 @@ install: all man
 	install -m 644 tools/apparmor/abstractions/hako $(DESTDIR)$(PREFIX)/share/hako/apparmor/abstractions/hako
 	install -m 644 $(MAN1) $(MANDIR)/man1
 	install -m 644 $(MAN3) $(MANDIR)/man3
+	install -d $(EXECDIR)/bench $(EXECDIR)/guest
+	install -m 755 tests/bench/run $O/bench/bare $O/bench/life $(EXECDIR)/bench
+	install -m 644 tests/bench/*.py $(EXECDIR)/bench
+	install -m 644 $O/guest/guest.elf $O/guest/exit.elf $(EXECDIR)/guest
 	$O/hako completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hako
 
 clean:
@@ -237,7 +243,7 @@ help:
 	@echo 'make what-if        what an intruder could do in each kind of thread, beside QEMU: a table'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
-	@echo 'make bench          speed and size, beside QEMU'
+	@echo 'make bench          speed and size, beside QEMU and kvmtool ("hako bench")'
 	@echo 'make install        to PREFIX (now $(PREFIX)), below DESTDIR if that is set'
 	@echo 'make setup          install what all this needs, through apt'
 	@echo 'make unit           build the unit tests in $O/unit'

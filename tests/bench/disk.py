@@ -6,13 +6,24 @@ from the page cache and past it (O_DIRECT); and fio with its io_uring engine on 
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
 
-from measure import Failure, Metric, hako_base, qemu_base, rotated
+import start
+from measure import PROGRAMS, Failure, Spec, hako_base, metrics, present, qemu_base, rotated
 
 DEPTH = 32
+HOW = {'cached': 1.3, 'direct': 1}  # and what is promised in terms of QEMU
+METRICS = tuple(spec for how, factor in HOW.items() for spec in (
+    *(Spec(f'disk.{how}.{board}', f'4 KiB random reads, depth {DEPTH}, {how}, {board}', 'thousand/s', better='higher', limit='fio',
+           promises=((peer, '>=', factor),) + ((('fio', '>=', 0.85),) if how == 'direct' else ()))
+      for board, peer in (('micro', 'QEMU microvm'), ('q35', 'QEMU q35'))),
+    Spec(f'disk.{how}.cpu', f'CPU time per request of VMM and guest, {how}', 'us', limit='fio', digits=2),
+    Spec(f'disk.{how}.calls', f'system calls per request but KVM_RUN, {how}', 'calls', digits=3, steady=how == 'cached',
+         promises=((None, '<=', 0.2),) if how == 'cached' else ()),
+))
 
 
 def hako(a, board, direct, seconds, text, extra=''):
@@ -40,11 +51,13 @@ def qemu(a, board, direct, seconds, text, extra=''):
 
 
 def guest_result(command, text):
-    """Run a guest: the numbers that it printed."""
+    """Run a guest: the numbers that it printed, and the seconds of CPU time that all took."""
     if os.path.exists(text):
         os.unlink(text)
+    before = cpu_time()
     p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                        stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    used = cpu_time() - before
     said = ''
     if os.path.exists(text):
         with open(text, encoding='utf-8', errors='replace') as f:
@@ -52,19 +65,31 @@ def guest_result(command, text):
     found = re.search(r'^RESULT (.*)$', said, re.M)
     if not found:
         raise Failure(f'{" ".join(command)}: {p.stderr.strip()} {said.strip()}')
-    return dict(re.findall(r'(\w+)=(\d+)\b', found.group(1)))
+    return {'cpu': used, **dict(re.findall(r'(\w+)=(\d+)\b', found.group(1)))}
+
+
+def cpu_time():
+    """Seconds of CPU time of all programs that have ended here."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def all_requests(result, seconds):
+    """How many requests (or frames) a guest made: it warms up for a tenth of a second that it does not count."""
+    return int(result['requests' if 'requests' in result else 'frames']) * (seconds + 0.1) / seconds
 
 
 def fio(a, direct, seconds):
-    """fio's requests per second."""
-    command = ['fio', '--name=x', f'--filename={a.disk}', '--rw=randread', '--bs=4k', f'--iodepth={DEPTH}',
+    """fio's requests per second, and CPU time in us for each."""
+    command = [PROGRAMS['fio'], '--name=x', f'--filename={a.disk}', '--rw=randread', '--bs=4k', f'--iodepth={DEPTH}',
                '--ioengine=io_uring', f'--direct={int(direct)}', '--time_based', f'--runtime={seconds}',
                '--ramp_time=100ms', '--readonly', '--thread', '--invalidate=0', '--output-format=json']
     p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                        text=True, check=False)
     if p.returncode:
         raise Failure(f'fio: {p.stderr.strip()}')
-    return json.loads(p.stdout[p.stdout.index('{'):])['jobs'][0]['read']['iops']
+    job = json.loads(p.stdout[p.stdout.index('{'):])['jobs'][0]
+    return job['read']['iops'], (job['usr_cpu'] + job['sys_cpu']) / 100 * 1e6 / job['read']['iops']
 
 
 def counted(command, text):
@@ -82,8 +107,7 @@ def counted(command, text):
 def calls_per_request(command, text, seconds):
     """System calls for each request, or None."""
     calls, r = counted(command, text)
-    # The guest warms up for a tenth of a second that it does not count.
-    return None if calls is None else calls / (int(r['requests']) * (seconds + 0.1) / seconds)
+    return None if calls is None else calls / all_requests(r, seconds)
 
 
 def warm(path):
@@ -96,42 +120,38 @@ def warm(path):
 
 def run(a, progress):
     """The metrics."""
-    found = []
+    found = metrics(METRICS)
     seconds = 1 if a.quick else 2
     rounds = 2 if a.quick else 5
     with tempfile.TemporaryDirectory(prefix='hako-bench-') as scratch:
         text = os.path.join(scratch, 'text')
-        for direct in (False, True):
-            how = 'O_DIRECT' if direct else 'cached'
-            promise = [('QEMU microvm', '>=', 1 if direct else 1.3)]
-            if direct:
-                promise.append(('fio', '>=', 0.85))
-            m = Metric(f'4 KiB random reads, depth {DEPTH}, {how}, micro', 'thousand/s', promises=promise)
-            p = Metric(f'4 KiB random reads, depth {DEPTH}, {how}, q35', 'thousand/s',
-                       promises=[('QEMU q35', '>=', promise[0][2])] + promise[1:])
-            calls = Metric(f'system calls per request but KVM_RUN, {how}', 'calls', digits=3)
-            guests = {
-                'hako': (m, hako(a, 'micro', direct, seconds, text), 'hako'),
-                'QEMU microvm': (m, qemu(a, 'microvm', direct, seconds, text), 'QEMU microvm'),
-                'hako q35': (p, hako(a, 'q35', direct, seconds, text), 'hako'),
-                'QEMU q35': (p, qemu(a, 'q35', direct, seconds, text), 'QEMU q35'),
-            }
+        for how in HOW:
+            direct = how == 'direct'
+            guests = present({
+                'hako': ('micro', hako(a, 'micro', direct, seconds, text), 'hako'),
+                'QEMU microvm': ('micro', qemu(a, 'microvm', direct, seconds, text), 'QEMU microvm'),
+                'hako q35': ('q35', hako(a, 'q35', direct, seconds, text), 'hako'),
+                'QEMU q35': ('q35', qemu(a, 'q35', direct, seconds, text), 'QEMU q35'),
+            })
+            before = start.cpu_before(a, guests)
             for i in range(rounds):
                 if not direct:
                     warm(a.disk)
-                for name in rotated([*guests, 'fio'], i):
+                for name in rotated(present([*guests, 'fio']), i):
                     progress.say(f'random reads, {how}: round {i + 1} of {rounds}, {name}')
                     if name == 'fio':
-                        value = fio(a, direct, seconds) / 1e3
-                        m.add('fio', value)
-                        p.add('fio', value)
+                        rate, cpu = fio(a, direct, seconds)
+                        found[f'disk.{how}.micro'].add('fio', rate / 1e3)
+                        found[f'disk.{how}.q35'].add('fio', rate / 1e3)
+                        found[f'disk.{how}.cpu'].add('fio', cpu)
                         continue
-                    metric, command, column = guests[name]
-                    metric.add(column, int(guest_result(command, text)['iops']) / 1e3)
+                    board, command, column = guests[name]
+                    r = guest_result(command, text)
+                    found[f'disk.{how}.{board}'].add(column, int(r['iops']) / 1e3)
+                    found[f'disk.{how}.cpu'].add(name, (r['cpu'] - before[name]) * 1e6 / all_requests(r, seconds))
             for name, (_, command, _) in guests.items():
                 progress.say(f'random reads, {how}: system calls of {name}')
                 value = calls_per_request(command, text, seconds)
                 if value is not None:
-                    calls.add(name, value)
-            found += [m, p] + ([calls] if calls.samples else [])
+                    found[f'disk.{how}.calls'].add(name, value)
     return found

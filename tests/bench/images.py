@@ -11,14 +11,38 @@ import tempfile
 import time
 
 import disk
-from measure import Failure, Metric, rotated
+import start
+from measure import PROGRAMS, Failure, Spec, metrics, present, rotated
 
-QEMU_IMG = os.environ.get('QEMU_IMG') or 'qemu-img'
 SIZE = 1 << 30
 CHAIN = 8
-REQUEST = 4096
-GUEST = 'randread', 'randwrite'
 TOOLS = 'hako', 'qemu-img'
+CONVERSIONS = {  # what is promised in terms of qemu-img, and the arguments
+    'qcow2': (1, ('-O', 'qcow2')), 'raw': (1, ('-O', 'raw')), 'compressed': (0.5, ('-c', '-O', 'qcow2')),
+}
+METRICS = (
+    *(spec for op in ('read', 'write') for spec in (
+        Spec(f'images.{op}', f'random {op}s of 4 KiB by a guest, depth {disk.DEPTH}, cached', 'thousand/s', better='higher',
+             subject='hako qcow2', limit='hako raw', promises=(('hako raw', '>=', 0.95),)),
+        Spec(f'images.{op}.cpu', f'CPU time per {op} of VMM and guest', 'us', subject='hako qcow2', digits=2),
+        Spec(f'images.{op}.calls', f'system calls per {op} but KVM_RUN', 'calls', subject='hako qcow2', digits=3, steady=True,
+             promises=((None, '<=', 0.2),)))),
+    *(spec for form in ('raw', 'qcow2') for op in ('read', 'write') for spec in (
+        Spec(f'images.bench.{op}.{form}', f'img bench, {op}s of 4 KiB, {form}, cached', 'thousand/s', better='higher',
+             promises=(('qemu-img', '>=', 1.2),)),
+        Spec(f'images.bench.{op}.{form}.cpu', f'CPU time per {op} of img bench, {form}', 'us', digits=2))),
+    Spec('images.bench.allocate', 'img bench, writes of 64 KiB into an empty qcow2', 'thousand/s', better='higher',
+         promises=(('qemu-img', '>=', 1.5),)),
+    Spec('images.bench.chain', f'img bench, reads of 4 KiB through {CHAIN} overlays', 'thousand/s', better='higher',
+         promises=(('qemu-img', '>=', 1.5),)),
+    *(spec for name, (factor, _) in CONVERSIONS.items() for spec in (
+        Spec(f'images.convert.{name}', f'img convert, 1 GiB half empty, qcow2 to {name}', 'ms', promises=(('qemu-img', '<=', factor),)),
+        Spec(f'images.convert.{name}.cpu', f'CPU time of img convert, qcow2 to {name}', 'ms'))),
+    Spec('images.open', 'hako io, opening and closing a qcow2 image, whole process', 'ms', subject='1 TiB', digits=2),
+    Spec('images.open.peak', 'the same, peak of memory', 'MiB', subject='1 TiB', digits=2),
+    Spec('images.open.more', 'opening an image of 1 TiB, beyond one of 1 GiB', 'ms', digits=2, promises=((None, '<=', 2),)),
+    Spec('images.open.memory', 'the same, peak of memory', 'MiB', digits=2, promises=((None, '<=', 2),), steady=True),
+)
 
 
 def call(*command):
@@ -32,7 +56,12 @@ def call(*command):
 
 def tool(a, who):
     """The command line's beginning."""
-    return [a.hako, 'img'] if who == 'hako' else [QEMU_IMG]
+    return [a.hako, 'img'] if who == 'hako' else [PROGRAMS['qemu-img']]
+
+
+def maker(a):
+    """The tool that makes the images: the other one, if it is there."""
+    return tool(a, 'qemu-img' if PROGRAMS['qemu-img'] else 'hako')
 
 
 class Used:
@@ -55,52 +84,47 @@ class Used:
 def in_turn(rounds, names, measure):
     """Call measure(name) for all names in every round, each time in another order."""
     for i in range(rounds):
-        for name in rotated(names, i):
+        for name in rotated(present(names), i):
             measure(name)
 
 
 # --- the guest's driver ----------------------------------------------------------------------
 
 
-def guests(a, progress, scratch, seconds, rounds):
+def guests(a, progress, scratch, seconds, rounds, found):
     """Requests per second of a guest on raw and on qcow2, all of whose clusters are there."""
-    found = []
     text = os.path.join(scratch, 'text')
     raw, qcow2 = os.path.join(scratch, 'guest.raw'), os.path.join(scratch, 'guest.qcow2')
     shutil.copyfile(a.disk, raw)
     # Copied, as raw is: ext4 writes slower to what is in the page cache in large pieces, as qemu-img leaves it.
-    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', raw, qcow2 + '.made')
+    call(*maker(a), 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', raw, qcow2 + '.made')
     shutil.copyfile(qcow2 + '.made', qcow2)
     os.unlink(qcow2 + '.made')
-    for op in GUEST:
-        m = Metric(f'{op} of 4 KiB by a guest, depth {disk.DEPTH}, cached', 'thousand/s', subject='hako qcow2',
-                   promises=[('hako raw', '>=', 0.95)])
-        calls = Metric(f'system calls per request but KVM_RUN, {op}', 'calls', subject='hako qcow2', digits=3,
-                       promises=[(None, '<=', 0.2)])
-
+    names = present(['hako qcow2', 'hako raw', 'QEMU qcow2', 'QEMU raw'])
+    before = start.cpu_before(a, names)
+    for op in ('read', 'write'):
         def command(who, op=op):
             vmm, form = who.split()
             a_disk = argless(a, qcow2 if form == 'qcow2' else raw)
             line = (disk.hako if vmm == 'hako' else disk.qemu)(
-                a_disk, 'micro' if vmm == 'hako' else 'microvm', False, seconds, text, f' op={op}')
+                a_disk, 'micro' if vmm == 'hako' else 'microvm', False, seconds, text, f' op=rand{op}')
             return [x.replace('format=raw', f'format={form}') for x in line]
 
-        def measure(who, m=m, op=op, command=command):
+        def measure(who, op=op, command=command):
             progress.say(f'{op}, {who}')
             # The host may have taken back pages of a file that was not read for some seconds.
             disk.warm(qcow2 if who.endswith('qcow2') else raw)
-            m.add(who, int(disk.guest_result(command(who), text)['iops']) / 1e3)
+            r = disk.guest_result(command(who), text)
+            found[f'images.{op}'].add(who, int(r['iops']) / 1e3)
+            found[f'images.{op}.cpu'].add(who, (r['cpu'] - before[who]) * 1e6 / disk.all_requests(r, seconds))
 
-        names = 'hako qcow2', 'hako raw', 'QEMU qcow2', 'QEMU raw'
         in_turn(rounds, names, measure)
         for who in names:
             value = disk.calls_per_request(command(who), text, seconds)
             if value is not None:
-                calls.add(who, value)
-        found += [m] + ([calls] if calls.samples else [])
+                found[f'images.{op}.calls'].add(who, value)
     os.unlink(raw)
     os.unlink(qcow2)
-    return found
 
 
 class argless:  # pylint: disable=invalid-name,too-few-public-methods
@@ -114,55 +138,49 @@ class argless:  # pylint: disable=invalid-name,too-few-public-methods
 
 
 def bench(a, who, count, path, form, *more):
-    """Requests per second of `img bench`."""
+    """Thousands of requests per second of `img bench`, and CPU time in us for each."""
+    before = disk.cpu_time()
     out = call(*tool(a, who), 'bench', '-c', str(count), '-d', '32', '-i', 'io_uring', '-f', form, *more, path)
     taken = re.search(r'Run completed in ([\d.]+) seconds', out)
     if not taken or not float(taken.group(1)):
         raise Failure(f'{who} bench: {out.strip()}')
-    return count / float(taken.group(1)) / 1e3
+    return count / float(taken.group(1)) / 1e3, (disk.cpu_time() - before) * 1e6 / count
 
 
-def benches(a, progress, scratch, quick, rounds):
+def benches(a, progress, scratch, quick, rounds, found):
     """4 KiB requests to full images, allocating writes, a chain of overlays."""
-    found = []
     count = (1 if quick else 4) * 65536
     full = {form: os.path.join(scratch, f'full.{form}') for form in ('raw', 'qcow2')}
-    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', a.disk, full['qcow2'])
+    call(*maker(a), 'convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', a.disk, full['qcow2'])
     shutil.copyfile(a.disk, full['raw'])
     for form, path in full.items():
-        for op, options in ('reads', ()), ('writes', ('-w',)):
-            m = Metric(f'img bench, {op} of 4 KiB, {form}, cached', 'thousand/s', promises=[('qemu-img', '>=', 1.2)])
-
-            def measure(who, m=m, form=form, path=path, options=options):
-                progress.say(f'{m.name}: {who}')
+        for op, options in ('read', ()), ('write', ('-w',)):
+            def measure(who, name=f'images.bench.{op}.{form}', form=form, path=path, options=options):
+                progress.say(f'{name}: {who}')
                 disk.warm(path)
-                m.add(who, bench(a, who, count, path, form, '-s', '4096', '-S', '4096', '-t', 'writeback', *options))
+                rate, cpu = bench(a, who, count, path, form, '-s', '4096', '-S', '4096', '-t', 'writeback', *options)
+                found[name].add(who, rate)
+                found[name + '.cpu'].add(who, cpu)
 
             in_turn(rounds, TOOLS, measure)
-            found.append(m)
         os.unlink(path)
 
-    m = Metric('img bench, writes of 64 KiB into an empty qcow2', 'thousand/s', promises=[('qemu-img', '>=', 1.5)])
-
     def allocate(who):
-        progress.say(f'{m.name}: {who}')
+        progress.say(f'images.bench.allocate: {who}')
         path = os.path.join(scratch, 'empty.qcow2')
-        call(QEMU_IMG, 'create', '-q', '-f', 'qcow2', path, str(SIZE))
-        m.add(who, bench(a, who, SIZE // 65536 // (4 if quick else 1), path, 'qcow2', '-w', '-s', '65536', '-t', 'writeback'))
+        call(*maker(a), 'create', '-q', '-f', 'qcow2', path, str(SIZE))
+        count = SIZE // 65536 // (4 if quick else 1)
+        found['images.bench.allocate'].add(who, bench(a, who, count, path, 'qcow2', '-w', '-s', '65536', '-t', 'writeback')[0])
         os.unlink(path)
 
     in_turn(rounds, TOOLS, allocate)
-    found.append(m)
-
     top = chain(a, scratch)
-    n = Metric(f'img bench, reads of 4 KiB through {CHAIN} overlays', 'thousand/s', promises=[('qemu-img', '>=', 1.5)])
 
     def through(who):
-        progress.say(f'{n.name}: {who}')
-        n.add(who, bench(a, who, count, top, 'qcow2', '-s', '4096', '-S', '4096', '-t', 'writeback'))
+        progress.say(f'images.bench.chain: {who}')
+        found['images.bench.chain'].add(who, bench(a, who, count, top, 'qcow2', '-s', '4096', '-S', '4096', '-t', 'writeback')[0])
 
     in_turn(rounds, TOOLS, through)
-    return found + [n]
 
 
 def chain(a, scratch):
@@ -170,9 +188,9 @@ def chain(a, scratch):
     below, form = a.disk, 'raw'
     for i in range(CHAIN):
         path = os.path.join(scratch, f'chain{i}.qcow2')
-        call(QEMU_IMG, 'create', '-q', '-f', 'qcow2', '-b', below, '-F', form, path)
+        call(*maker(a), 'create', '-q', '-f', 'qcow2', '-b', below, '-F', form, path)
         writes = [f'write -q -P {i + 1} {offset} 64k' for offset in range(i << 16, 64 << 20, (CHAIN + 1) << 16)]
-        call('qemu-io', '-f', 'qcow2', '-t', 'writeback', *[x for w in writes for x in ('-c', w)], path)
+        call(a.hako, 'io', '-f', 'qcow2', '-t', 'writeback', *[x for w in writes for x in ('-c', w)], path)
         below, form = path, 'qcow2'
     return below
 
@@ -190,45 +208,34 @@ def half_empty(a, path):
             f.write(b''.join(block[i:i + 4096] + bytes(4096) for i in range(0, 1 << 19, 4096)))
 
 
-def conversions(a, progress, scratch, rounds):
+def conversions(a, progress, scratch, rounds, found):
     """hako img convert beside qemu-img convert."""
-    found = []
     raw, source, target = (os.path.join(scratch, x) for x in ('half.raw', 'half.qcow2', 'target'))
     half_empty(a, raw)
-    call(QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', raw, source)
+    call(*maker(a), 'convert', '-f', 'raw', '-O', 'qcow2', raw, source)
     os.unlink(raw)
-    for title, limit, options in (('qcow2 to qcow2', 1, ('-O', 'qcow2')), ('qcow2 to raw', 1, ('-O', 'raw')),
-                                  ('qcow2 to compressed qcow2', 0.5, ('-c', '-O', 'qcow2'))):
-        wall = Metric(f'img convert, 1 GiB half empty, {title}', 'ms', promises=[('qemu-img', '<=', limit)])
-        cpu = Metric(f'img convert, {title}, CPU time', 'ms')
-
-        def measure(who, wall=wall, cpu=cpu, options=options):
-            progress.say(f'{wall.name}: {who}')
+    for name, (_, options) in CONVERSIONS.items():
+        def measure(who, name='images.convert.' + name, options=options):
+            progress.say(f'{name}: {who}')
             used = Used([*tool(a, who), 'convert', '-f', 'qcow2', *options, source, target])
-            wall.add(who, used.wall)
-            cpu.add(who, used.cpu)
+            found[name].add(who, used.wall)
+            found[name + '.cpu'].add(who, used.cpu)
             os.unlink(target)
 
         in_turn(rounds, TOOLS, measure)
-        found += [wall, cpu]
     os.unlink(source)
-    return found
 
 
 # --- opening ---------------------------------------------------------------------------------
 
 
-def opening(a, progress, scratch, rounds):
+def opening(a, progress, scratch, rounds, found):
     """Opening and closing images of 1 GiB and of 1 TiB whose first TiB has its tables."""
-    found = []
     paths = {}
     for name, size in ('1 GiB', '1G'), ('1 TiB', '1T'):
         paths[name] = os.path.join(scratch, f'{size}.qcow2')
-        call(QEMU_IMG, 'create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', paths[name], size)
-    wall = Metric('hako io, opening and closing a qcow2 image, whole process', 'ms', subject='1 TiB', digits=2)
-    peak = Metric('the same, peak of memory', 'MiB', subject='1 TiB', digits=2)
-    more = Metric('1 TiB beyond 1 GiB, wall clock', 'ms', subject='hako', digits=2, promises=[(None, '<=', 2)])
-    memory = Metric('1 TiB beyond 1 GiB, peak of memory', 'MiB', subject='hako', digits=2, promises=[(None, '<=', 2)])
+        call(*maker(a), 'create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', paths[name], size)
+    wall, peak = found['images.open'], found['images.open.peak']
 
     def measure(name):
         progress.say(f'opening an image of {name}')
@@ -237,18 +244,19 @@ def opening(a, progress, scratch, rounds):
         peak.add(name, used.peak)
 
     in_turn(rounds * 5, list(paths), measure)
-    more.add('hako', wall.median('1 TiB') - wall.median('1 GiB'))
-    memory.add('hako', peak.median('1 TiB') - peak.median('1 GiB'))
+    found['images.open.more'].add('hako', wall.median('1 TiB') - wall.median('1 GiB'))
+    found['images.open.memory'].add('hako', peak.median('1 TiB') - peak.median('1 GiB'))
     for path in paths.values():
         os.unlink(path)
-    found += [wall, peak, more, memory]
-    return found
 
 
 def run(a, progress):
     """The metrics."""
+    found = metrics(METRICS)
     rounds = 2 if a.quick else 5
     with tempfile.TemporaryDirectory(prefix='images-', dir=os.path.dirname(a.disk)) as scratch:
-        return (guests(a, progress, scratch, 1 if a.quick else 2, rounds) +
-                benches(a, progress, scratch, a.quick, rounds) + conversions(a, progress, scratch, rounds) +
-                opening(a, progress, scratch, rounds))
+        guests(a, progress, scratch, 1 if a.quick else 2, rounds, found)
+        benches(a, progress, scratch, a.quick, rounds, found)
+        conversions(a, progress, scratch, rounds, found)
+        opening(a, progress, scratch, rounds, found)
+    return found

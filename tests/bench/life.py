@@ -3,9 +3,16 @@
 import os
 import subprocess
 
-from measure import Failure, Metric, rotated
+from measure import Failure, Spec, metrics, rotated
 
 MANY = 1000
+GROWN = f'after {MANY} VMs, more than after {MANY // 10}'
+METRICS = (
+    Spec('life.time', 'a VM\'s life in one process', 'ms', limit='bare ioctls', promises=(('bare ioctls', '<=', 1.3),), digits=2),
+    Spec('life.memory', f'memory {GROWN}', 'KiB', promises=((None, '<=', 256),), digits=0, steady=True),
+    Spec('life.descriptors', f'descriptors {GROWN}', 'of them', promises=((None, '<=', 0),), digits=0, steady=True),
+    Spec('life.threads', f'threads {GROWN}', 'of them', promises=((None, '<=', 0),), digits=0, steady=True),
+)
 
 
 def lives(command):
@@ -28,19 +35,14 @@ def run(a, progress):
         'hako': [life, 'micro', kernel],
         'hako q35': [life, 'q35', kernel],
     }
-    time = Metric('a VM\'s life in one process', 'ms', promises=[('bare ioctls', '<=', 1.3)], digits=2)
+    found = metrics(METRICS)
     rounds = 3 if a.quick else 9
     for i in range(rounds):
         progress.say(f'life: round {i + 1} of {rounds}')
         for name in rotated(who, i):
             for value in lives(who[name] + ['40'])[0]:
-                time.add(name, value)
+                found['life.time'].add(name, value)
     progress.say(f'life: {MANY} in a row')
-    metrics = [time]
-    grown = lives(who['hako'] + [str(MANY)])[1]
-    for what, unit, value in zip(('memory', 'descriptors', 'threads'), ('KiB', '', ''), grown):
-        m = Metric(f'{what} after {MANY} VMs, more than after {MANY // 10}', unit or 'of them', promises=[(None, '<=', 256 if unit else 0)],
-                   digits=0)
-        m.add('hako', value)
-        metrics.append(m)
-    return metrics
+    for what, value in zip(('memory', 'descriptors', 'threads'), lives(who['hako'] + [str(MANY)])[1]):
+        found[f'life.{what}'].add('hako', value)
+    return found

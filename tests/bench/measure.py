@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What all benchmarks share: programs timed in turn, medians, and the table."""
+import dataclasses
+import datetime
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -9,7 +12,11 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-QEMU = os.environ.get('QEMU') or 'qemu-system-x86_64'
+PEERS = 'QEMU', 'qemu-img', 'lkvm'  # what the columns of other VMMs and of their tools begin with
+PROGRAMS = {  # the first word of a column's name, and what is run then; None where there is none
+    'QEMU': os.environ.get('QEMU') or 'qemu-system-x86_64', 'qemu-img': os.environ.get('QEMU_IMG') or 'qemu-img',
+    'lkvm': os.environ.get('LKVM') or 'lkvm', 'fio': 'fio',
+}
 DEBUG_EXIT = ['--device', 'isa-debug-exit,iobase=0xf4,iosize=4']
 
 
@@ -34,17 +41,29 @@ class Progress:
         self.say('')
 
 
-class Metric:
+@dataclasses.dataclass(frozen=True)
+class Spec:  # pylint: disable=too-many-instance-attributes
     """
-    One quantity, of several programs, in rounds. `subject` is hako; `promises` is a list of (name of another,
-    '<=' or '>=', factor): what the subject's median is to be, in terms of the other's, or with the name
-    None, as an absolute number.
+    What a metric is, before anything is measured. `promises` is a list of (name of another, '<=' or '>=', factor): what
+    the subject's median is to be, in terms of the other's, or with the name None, as an absolute number.
     """
+    name: str  # PART.WHAT, which never changes: it is what --json, compare and docs/performance.md go by
+    title: str
+    unit: str
+    promises: tuple = ()
+    better: str = 'lower'
+    subject: str = 'hako'
+    limit: str = None  # the one that does the same without a guest or a VMM
+    steady: bool = False  # a count or a size: the same on a fast and on a slow machine
+    digits: int = 1
 
-    def __init__(self, name, unit, subject='hako', promises=(), digits=1):
-        self.name, self.unit, self.subject, self.digits = name, unit, subject, digits
-        self.promises = list(promises)
-        self.samples, self.notes = {}, {}
+
+class Metric:
+    """One quantity, of several programs, in rounds. The spec's subject is hako."""
+
+    def __init__(self, spec):
+        self.spec, self.name, self.subject = spec, spec.name, spec.subject
+        self.samples = {}
 
     def add(self, who, value):
         """One round's value."""
@@ -56,50 +75,63 @@ class Metric:
 
     def ratio(self, who):
         """The subject's median in terms of another's."""
-        if who == self.subject or self.subject not in self.samples or not self.median(who):
+        if who == self.subject or self.subject not in self.samples or who not in self.samples or not self.median(who):
             return None
         return self.median(self.subject) / self.median(who)
 
+    def best_peer(self):
+        """The other VMM (or tool) that does best, or None."""
+        peers = [who for who in self.samples if who.startswith(PEERS) and self.median(who)]
+        return (min if self.spec.better == 'lower' else max)(peers, key=self.median, default=None)
+
     def promised(self, who):
         """What is promised of the subject and this other one: (text, whether it is kept), or None."""
-        for other, relation, limit in self.promises:
+        for other, relation, limit in self.spec.promises:
             if other is None and who == self.subject:
-                value, text = self.median(who), f'{limit:g} {self.unit}'
+                value, text = self.median(who), f'{limit:g} {self.spec.unit}'
             elif other == who and self.ratio(who) is not None:
                 value, text = self.ratio(who), f'{limit:g} x'
             else:
                 continue
-            kept = value <= limit if relation == '<=' else value >= limit
-            return f'{relation} {text}', kept
+            return f'{relation} {text}', value <= limit if relation == '<=' else value >= limit
         return None
 
     def as_json(self):
-        """For --json."""
+        """For --json: docs/performance.md has the schema."""
         rows = {}
         for who, values in self.samples.items():
-            rows[who] = {'samples': values, 'median': self.median(who), 'ratio': self.ratio(who)}
+            low, high = quartiles(values)
+            rows[who] = {'samples': values, 'median': self.median(who), 'low': low, 'high': high, 'ratio': self.ratio(who)}
             promise = self.promised(who)
             if promise:
                 rows[who].update(promised=promise[0], kept=promise[1])
-            if who in self.notes:
-                rows[who]['note'] = self.notes[who]
-        return {'name': self.name, 'unit': self.unit, 'rows': rows}
+        s, best = self.spec, self.best_peer()
+        return {'name': s.name, 'title': s.title, 'unit': s.unit, 'better': s.better, 'steady': s.steady, 'subject': s.subject,
+                'best_peer': best, 'to_best_peer': self.ratio(best), 'limit': s.limit, 'to_limit': self.ratio(s.limit),
+                'digits': s.digits, 'promises': [list(p) for p in s.promises], 'rows': rows}
 
-    def show(self, out=sys.stdout):
-        """Print the metric's part of the table."""
-        print(f'{self.name}, {self.unit}', file=out)
-        for who, values in self.samples.items():
-            low, high = quartiles(values)
-            spread = f'{low:.{self.digits}f} .. {high:.{self.digits}f}' if len(values) > 1 else ''
-            ratio, promise = self.ratio(who), self.promised(who)
-            text = f'  {who:<30}{self.median(who):>10.{self.digits}f}  {spread:<20}'
-            text += f'{ratio:>8.2f} x' if ratio is not None else ' ' * 10
-            if promise:
-                text += f'  {promise[0]:<11} {"kept" if promise[1] else "not kept"}'
-            if who in self.notes:
-                text += f'  ({self.notes[who]})'
-            print(text.rstrip(), file=out)
-        print(flush=True, file=out)
+
+def metrics(specs):
+    """A metric without values for each of a part's specs, by name."""
+    return {s.name: Metric(s) for s in specs}
+
+
+def show(m, out=sys.stdout):
+    """Print a metric's part of the table, out of its JSON."""
+    print(f'{m["title"]}, {m["unit"]} ({m["name"]})', file=out)
+    for who, row in m['rows'].items():
+        digits = m['digits']
+        spread = f'{row["low"]:.{digits}f} .. {row["high"]:.{digits}f}' if len(row['samples']) > 1 else ''
+        text = f'  {who:<30}{row["median"]:>10.{digits}f}  {spread:<20}'
+        text += f'{row["ratio"]:>8.2f} x' if row['ratio'] is not None else ' ' * 10
+        if 'promised' in row:
+            text += f'  {row["promised"]:<11} {"kept" if row["kept"] else "not kept"}'
+        print(text.rstrip(), file=out)
+    parts = [f'{m["to_" + key]:.2f} of {what} ({m[key]})' for key, what in (('best_peer', 'the best peer'), ('limit', 'the limit'))
+             if m['to_' + key] is not None]
+    if parts:
+        print(f'  {m["subject"]}: {", ".join(parts)}', file=out)
+    print(flush=True, file=out)
 
 
 def quartiles(values):
@@ -134,6 +166,31 @@ def rotated(names, turn):
     return names[turn:] + names[:turn]
 
 
+# --- who is there ----------------------------------------------------------------------------
+
+
+def find_programs(peers):
+    """Look for all programs to compare with. @peers: what the user named, "qemu=PATH,lkvm=PATH"."""
+    for peer in filter(None, peers.split(',')):
+        name, _, path = peer.partition('=')
+        if name not in ('qemu', 'lkvm') or not path:
+            raise Failure(f'--peer {peer}: qemu=PATH and lkvm=PATH are known')
+        if not shutil.which(path):
+            raise Failure(f'--peer {peer}: no such program')
+        PROGRAMS['QEMU' if name == 'qemu' else name] = path
+        beside = os.path.join(os.path.dirname(path), 'qemu-img')
+        if name == 'qemu' and os.path.dirname(path) and os.access(beside, os.X_OK):
+            PROGRAMS['qemu-img'] = beside
+    for name, path in PROGRAMS.items():
+        PROGRAMS[name] = shutil.which(path)
+
+
+def present(who):
+    """Those columns, of a list or dictionary, whose program is there."""
+    names = [name for name in who if PROGRAMS.get(name.split()[0], True)]
+    return {name: who[name] for name in names} if isinstance(who, dict) else names
+
+
 # --- command lines ---------------------------------------------------------------------------
 
 
@@ -144,7 +201,7 @@ def qemu_cpu():
 
 def qemu_base(machine_type, memory=128):
     """QEMU without anything that is not asked for."""
-    return [QEMU, '-nodefaults', '-no-user-config', '-display', 'none', '-machine', machine_type,
+    return [PROGRAMS['QEMU'] or '', '-nodefaults', '-no-user-config', '-display', 'none', '-machine', machine_type,
             '-accel', 'kvm', '-cpu', qemu_cpu(), '-m', f'{memory}M',
             '-global', 'virtio-mmio.force-legacy=false',
             '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', '-no-reboot']
@@ -173,17 +230,20 @@ def machine(hako):
     with open('/proc/cpuinfo', encoding='utf-8') as f:
         model = re.search(r'model name\s*: (.*)', f.read())
     kinds = [k for k in ('intel', 'amd', 'pvm') if os.path.exists(f'/sys/module/kvm_{k}')]
-    qemu = re.search(r'version (\S+)', first_line([QEMU, '--version']) or '')
+    said = {name: first_line([path, '--version']) if path else None for name, path in PROGRAMS.items()}
+    qemu = re.search(r'version (\S+)', said['QEMU'] or '')
     return {
         'cpu': model.group(1).strip() if model else 'unknown', 'cpus': os.cpu_count(),
         'memory_mib': os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 20,
         'kernel': os.uname().release, 'kvm': ', '.join('kvm_' + k for k in kinds) or 'unknown',
         'hako': first_line([hako, '--version']), 'qemu': qemu.group(1) if qemu else None,
-        'fio': first_line(['fio', '--version']), 'load': os.getloadavg()[0],
+        'lkvm': first_line([PROGRAMS['lkvm'], 'version']) if PROGRAMS['lkvm'] else None, 'fio': said['fio'],
+        'date': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M UTC'), 'load': os.getloadavg()[0],
     }
 
 
 def machine_line(m):
     """The same on one line."""
+    programs = [m['hako'], m['qemu'] and 'QEMU ' + m['qemu'], m['lkvm'] and 'lkvm ' + m['lkvm'], m['fio']]
     return (f'{m["cpu"]}, {m["cpus"]} CPUs, {m["memory_mib"] / 1024:.0f} GiB; Linux {m["kernel"]}, {m["kvm"]}; '
-            f'{m["hako"]}, QEMU {m["qemu"]}, {m["fio"]}; load {m["load"]:.1f}')
+            f'{", ".join(filter(None, programs))}; load {m["load"]:.1f}; {m["date"]}')

@@ -10,11 +10,13 @@ import re
 import subprocess
 import time
 
-from measure import Failure, Metric, hako_base, qemu_base, rotated
+from measure import Failure, Spec, hako_base, metrics, present, qemu_base, rotated
 
 MEMORY = 128  # MiB
 MAPPING = re.compile(r'^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+) *(.*)$')
 SECONDS = 2.0
+METRICS = tuple(Spec(f'memory.{net}', f'memory beyond guest RAM, private, with --net {net}', 'MiB', promises=((None, '<=', 4),), digits=2,
+                     steady=True) for net in ('user', 'tap'))
 
 
 def private(pid, ram=MEMORY):
@@ -91,17 +93,14 @@ def look(command, seconds):
 
 def run(a, progress):
     """The metrics."""
-    found = []
+    found = metrics(METRICS)
     for net in ('user', 'tap'):
         with tap() if net == 'tap' else contextlib.nullcontext() as ifname:
             if net == 'tap' and not ifname:
                 continue
-            m = Metric(f'memory beyond guest RAM, private, with --net {net}', 'MiB',
-                       promises=[(None, '<=', 4)], digits=2)
-            who = commands(a, net, ifname)
+            who = present(commands(a, net, ifname))
             for i in range(1 if a.quick else 3):
                 progress.say(f'memory: {net}, round {i + 1}')
                 for name in rotated(who, i):
-                    m.add(name, look(who[name], SECONDS))
-            found.append(m)
+                    found[f'memory.{net}'].add(name, look(who[name], SECONDS))
     return found

@@ -11,7 +11,7 @@ import sys
 import time
 
 import memory
-from measure import HERE, TOP, Failure, Metric, rotated
+from measure import HERE, TOP, Failure, Spec, metrics, rotated
 
 LAB = os.path.join(TOP, 'tests', 'lab')
 sys.path.insert(0, LAB)
@@ -20,6 +20,12 @@ import guest  # pylint: disable=wrong-import-position
 MARK = '# bench '
 WHO = {'hako': ('hako', 'micro'), 'QEMU microvm': ('qemu', 'micro'),
        'hako q35': ('hako', 'q35'), 'QEMU q35': ('qemu', 'q35')}
+METRICS = (
+    Spec('stock.init.micro', 'stock Debian cloud kernel to init, micro', 's', digits=2, promises=(('QEMU microvm', '<=', 0.75),)),
+    Spec('stock.init.q35', 'stock Debian cloud kernel to init, q35', 's', digits=2, promises=(('QEMU q35', '<=', 0.5),)),
+    Spec('stock.own', 'of which the guest counts as its own', 's', digits=2),
+    Spec('stock.memory', 'memory beyond guest RAM, private, stock guest idle', 'MiB', digits=2, promises=((None, '<=', 4),), steady=True),
+)
 
 
 def tool(*args):
@@ -78,12 +84,7 @@ def run(a, progress):
     directory = tool('kernels', 'cloud-amd64').split(' ', 1)[1]
     initrd = tool('mkinitramfs', '--kernel', directory, '--init', os.path.join(HERE, 'guest-init'),
                   '--modules', 'virtio_pci virtio_mmio virtio_blk virtio_net virtio_console')
-    micro = Metric('stock Debian cloud kernel to init, micro', 's', digits=2,
-                   promises=[('QEMU microvm', '<=', 0.75)])
-    q35 = Metric('stock Debian cloud kernel to init, q35', 's', digits=2, promises=[('QEMU q35', '<=', 0.5)])
-    own = Metric('of which the guest counts as its own', 's', digits=2)
-    size = Metric('memory beyond guest RAM, private, stock guest idle', 'MiB', digits=2,
-                  promises=[(None, '<=', 4)])
+    found = metrics(METRICS)
     rounds = 1 if a.quick else 5
     command = [os.path.join(LAB, 'run'), '--timeout', '1800', '--', sys.executable, os.path.join(HERE, 'run'),
                '--inside', 'stock', os.path.join(directory, 'vmlinuz'), initrd, a.disk, str(rounds)]
@@ -96,13 +97,13 @@ def run(a, progress):
                 continue
             r = json.loads(line[len(MARK):])
             if r['kind'] == 'memory':
-                size.add(r['who'], r['private'])
+                found['stock.memory'].add(r['who'], r['private'])
                 continue
             done += 1
             progress.say(f'stock kernels: {done} of {len(WHO) * rounds} boots')
-            metric = q35 if r['who'].endswith('q35') else micro
-            metric.add('hako' if r['who'].startswith('hako') else r['who'], r['wall'])
-            own.add(r['who'], r['own'])
+            board = 'q35' if r['who'].endswith('q35') else 'micro'
+            found[f'stock.init.{board}'].add('hako' if r['who'].startswith('hako') else r['who'], r['wall'])
+            found['stock.own'].add(r['who'], r['own'])
     if p.returncode:
         raise Failure(f'in the lab: exit status {p.returncode}')
-    return [micro, q35, own] + ([size] if size.samples else [])
+    return found

@@ -41,7 +41,12 @@ $O/bench/life: tests/bench/life.c $O/libhako.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $< $O/libhako.a $(LIBS)
 
-guests: $O/guest/guest.elf $O/guest/multiboot.elf $O/guest/exit.elf $O/bench/bare $O/bench/life
+# Where `hako bench` looks for what measures.
+$O/bench/run: tests/bench/run
+	@mkdir -p $(@D)
+	$(Q)ln -sf $(abspath $<) $@
+
+guests: $O/guest/guest.elf $O/guest/multiboot.elf $O/guest/exit.elf $O/bench/bare $O/bench/life $O/bench/run
 .PHONY: guests
 
 -include $(GUEST_OBJ:.o=.d) $O/guest/start-multiboot.d $O/guest/exit.S.d

@@ -11,6 +11,7 @@ int cli_run(int argc, char **argv);
 int cli_exec(int argc, char **argv);
 int cli_test(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
+int cli_bench(int argc, char **argv);
 int cli_help(int argc, char **argv);
 int cli_completion(int argc, char **argv);
 int cli_img(int argc, char **argv);

@@ -169,6 +169,15 @@ static int help_test(void)
 	return 0;
 }
 
+/* What measures has its own words. */
+static int help_bench(void)
+{
+	char name[] = "bench", help[] = "--help";
+	char *argv[] = {name, help, NULL};
+
+	return cli_bench(2, argv);
+}
+
 static int help_all(void)
 {
 	printf("hako %s: a virtual machine monitor for KVM\n\nCommands:\n\n", hako_version());
@@ -251,6 +260,8 @@ int cli_help(int argc, char **argv)
 		return help_exec();
 	if (!strcmp(topic, "test"))
 		return help_test();
+	if (!strcmp(topic, "bench"))
+		return help_bench();
 	if (!strcmp(topic, "cpu"))
 		return cli_help_cpu(argc > 2 ? argv[2] : NULL);
 	if (!strcmp(topic, "sandbox"))

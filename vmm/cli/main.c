@@ -12,6 +12,7 @@ const struct cli_command cli_commands[] = {
 	{"test", "[--OPTION VALUE]... FILE...", "run kernels that test something, with TAP output",
 	 cli_test},
 	{"doctor", "", "check what this host offers, and what could be better", cli_doctor},
+	{"bench", "[NAME | OPTION]...", "measure speed and size, beside other programs", cli_bench},
 	{"help", "[COMMAND | CLASS-KIND [CLASS]]", "explain commands, devices and their options",
 	 cli_help},
 	{"completion", "[bash]", "print a completion script for the shell", cli_completion},
