@@ -72,7 +72,7 @@ LDFLAGS_ALL = $(SANFLAGS) -pthread -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack $(
 LIBS        = -luring -ldl
 
 # --- sources ---------------------------------------------------------------------------------
-LIB_SRC  := $(sort $(wildcard vmm/*.c vmm/lib/*.c vmm/monitor/*.c vmm/migrate/*.c arch/x86/*.c \
+LIB_SRC  := $(sort $(wildcard vmm/*.c vmm/lib/*.c vmm/gdb/*.c vmm/monitor/*.c vmm/migrate/*.c arch/x86/*.c \
               devices/*/*.c virtio/*.c))
 CLI_SRC  := $(sort $(wildcard vmm/cli/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
@@ -143,7 +143,7 @@ $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/libhako.o
 	$(call say,LD,$@)
 	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -pthread $(RIG_LDFLAGS) -o $@ $^ $(LIBS)
 # These take KVM's place.
-BOARD_RIGS := $O/fuzz/fuzz_board $O/unit/test_board
+BOARD_RIGS := $O/fuzz/fuzz_board $O/fuzz/fuzz_gdb $O/unit/test_board
 $(BOARD_RIGS): RIG_LDFLAGS := -Wl,--wrap=ioctl
 fuzz:
 	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 build-fuzz/fuzz/fuzz_$(TARGET)

@@ -7,7 +7,7 @@
 #include "devices/block/block.h"
 #include "devices/char/char.h"
 #include "devices/platform/fw_cfg.h"
-#include "vm.h"
+#include "vm_internal.h"
 
 static const char *const decompress_names[] = {"auto", "host", "guest", NULL};
 static const char *const panic_names[] = {"exit", "pause", "none", NULL};
@@ -73,6 +73,9 @@ const struct option vm_config_options[] = {
 		 "what to do when the guest reports a panic"),
 	OPT_ENUM("loop", T, loop, "auto", loop_names,
 		 "how I/O is done: io_uring, or epoll and threads"),
+	OPT_STRING("gdb", T, gdb, NULL,
+		   "tcp:[HOST]:PORT|unix:PATH[,stop=on]: a server for GDB; stop=on holds the guest "
+		   "until GDB lets it go"),
 	OPT_STRING("kvm", T, kvm, "/dev/kvm", "the KVM device"),
 	OPT_END,
 };
@@ -522,5 +525,7 @@ int config_create_objects(struct vm *vm, struct hako_error *err)
 		r = for_list(vm, c->object, "object", new_late_object, err);
 	if (!r)
 		r = for_list(vm, c->netdev_dump, "netdev-dump", new_netdev_dump, err);
+	if (!r && c->gdb && (r = vm_gdb(vm, c->gdb, err)))
+		error_prefix(err, "--gdb %s", c->gdb);
 	return r;
 }

@@ -37,7 +37,7 @@ struct vm_config {
 	char *kernel, *initrd, *append;
 	int decompress, panic, loop;
 	bool no_reboot;
-	char *kvm;
+	char *kvm, *gdb;
 	char *balloon;
 	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **fsdev,
 		**iothread, **pin, **sched, **object, **fw_cfg, **netdev_dump;

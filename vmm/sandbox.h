@@ -43,8 +43,9 @@ enum sandbox_need {
 	SANDBOX_FILES = 1 << 10, /* files that are opened at any time, for reading */
 	SANDBOX_SENDING =
 		1 << 11, /* messages with addresses or descriptors over sockets that are open */
+	SANDBOX_DEBUG = 1 << 12, /* a debugger: registers and breakpoints */
 };
-#define SANDBOX_NEEDS 12
+#define SANDBOX_NEEDS 13
 
 /* Below a path that is given to sandbox_allow_path(). */
 enum sandbox_access {

@@ -18,8 +18,8 @@
 
 const char *const sandbox_thread_names[SANDBOX_THREADS] = {"vCPU", "loop", "worker", "main"};
 const char *const sandbox_need_names[SANDBOX_NEEDS] = {
-	"disk",	 "share",    "internet", "socket", "reconnect", "tap",
-	"vhost", "terminal", "random",	 "epoll",  "files",	"sending",
+	"disk",	    "share",  "internet", "socket", "reconnect", "tap",	  "vhost",
+	"terminal", "random", "epoll",	  "files",  "sending",	 "debug",
 };
 
 #define CALL(NAME, THREADS, NEEDS, CHECK)                \
@@ -173,6 +173,17 @@ const struct sandbox_value sandbox_ioctls[] = {
 	VALUE(KVM_SET_VCPU_EVENTS, M, 0),
 	VALUE(KVM_SET_IRQCHIP, M, 0),
 	VALUE(KVM_SET_PIT2, M, 0),
+	VALUE(KVM_GET_REGS, L, SANDBOX_DEBUG),
+	VALUE(KVM_SET_REGS, L, SANDBOX_DEBUG),
+	VALUE(KVM_GET_SREGS, L, SANDBOX_DEBUG),
+	VALUE(KVM_SET_SREGS, L, SANDBOX_DEBUG),
+	VALUE(KVM_GET_XSAVE, L, SANDBOX_DEBUG),
+	VALUE(KVM_SET_XSAVE, L, SANDBOX_DEBUG),
+	VALUE(KVM_GET_MP_STATE, L, SANDBOX_DEBUG),
+	VALUE(KVM_TRANSLATE, L, SANDBOX_DEBUG),
+	VALUE(KVM_SET_GUEST_DEBUG, V | L, SANDBOX_DEBUG),
+	VALUE(KVM_GET_DEBUGREGS, V, SANDBOX_DEBUG),
+	VALUE(KVM_SET_DEBUGREGS, V, SANDBOX_DEBUG),
 	VALUE(FIONREAD, L, 0),
 	VALUE(TUNSETOFFLOAD, V | L | M, SANDBOX_TAP),
 	VALUE(TUNSETQUEUE, V | L | M, SANDBOX_TAP),

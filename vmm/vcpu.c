@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "arch/x86/cpu.h"
+#include "arch/x86/debug.h"
 #include "kvm.h"
 #include "sandbox.h"
 #include "vm.h"
@@ -27,6 +28,11 @@ struct vcpus {
 	int kick_fd;		 /* signalfd: a thread that reads it takes its own kicks */
 	struct sandbox *confine; /* to be entered by each thread, or NULL */
 	uint32_t confined;
+	/* the debugger's */
+	uint32_t parked;
+	bool holding, held_told;
+	void (*held)(void *opaque);
+	void *held_opaque;
 };
 
 /* --- exits ----------------------------------------------------------------------------------- */
@@ -129,6 +135,9 @@ static void handle_exit(struct vcpu *v)
 	case KVM_EXIT_MMIO:
 		handle_mmio(v);
 		break;
+	case KVM_EXIT_DEBUG:
+		debug_exit(v);
+		break;
 	case KVM_EXIT_IOAPIC_EOI:
 		irq_eoi(v->vm, run->eoi.vector);
 		break;
@@ -191,7 +200,17 @@ static void complete_io(struct vcpu *v)
 static bool must_stop(struct vcpu *v)
 {
 	return __atomic_load_n(&v->must_stop, __ATOMIC_ACQUIRE) ||
+	       __atomic_load_n(&v->held, __ATOMIC_ACQUIRE) ||
 	       __atomic_load_n(&v->vm->request, __ATOMIC_ACQUIRE);
+}
+
+/* Under all->lock. */
+static void tell_held(struct vcpus *all)
+{
+	if (!all->holding || all->held_told || all->parked < all->n || !all->held)
+		return;
+	all->held_told = true;
+	all->held(all->held_opaque);
 }
 
 /* Under all->lock. */
@@ -223,6 +242,8 @@ static bool park(struct vcpu *v)
 	drain_kicks(v);
 	pthread_mutex_lock(&all->lock);
 	v->parked = true;
+	all->parked++;
+	tell_held(all);
 	pthread_cond_broadcast(&all->changed);
 	while ((!all->running || must_stop(v)) && !all->ending) {
 		if (all->confine && !v->confined)
@@ -231,6 +252,7 @@ static bool park(struct vcpu *v)
 			pthread_cond_wait(&all->changed, &all->lock);
 	}
 	v->parked = false;
+	all->parked--;
 	go_on = !all->ending;
 	pthread_mutex_unlock(&all->lock);
 	return go_on;
@@ -449,6 +471,64 @@ void vcpus_resume(struct vm *vm)
 	all->running = true;
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->lock);
+}
+
+void vcpus_on_hold(struct vm *vm, void (*held)(void *opaque), void *opaque)
+{
+	struct vcpus *all = vm->vcpus;
+
+	pthread_mutex_lock(&all->lock);
+	all->held = held;
+	all->held_opaque = opaque;
+	tell_held(all);
+	pthread_mutex_unlock(&all->lock);
+}
+
+void vcpus_hold(struct vm *vm)
+{
+	struct vcpus *all = vm->vcpus;
+
+	if (!all)
+		return;
+	pthread_mutex_lock(&all->lock);
+	if (!all->holding) {
+		all->holding = true;
+		all->held_told = false;
+		for (uint32_t i = 0; i < vm->nvcpus; i++) {
+			struct vcpu *v = &vm->vcpu[i];
+
+			__atomic_store_n(&v->held, true, __ATOMIC_SEQ_CST);
+			if (!v->parked && !pthread_equal(v->thread, pthread_self()))
+				pthread_kill(v->thread, KICK_SIGNAL);
+		}
+	}
+	tell_held(all);
+	pthread_mutex_unlock(&all->lock);
+}
+
+void vcpus_release(struct vm *vm)
+{
+	struct vcpus *all = vm->vcpus;
+
+	if (!all)
+		return;
+	pthread_mutex_lock(&all->lock);
+	all->holding = false;
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		__atomic_store_n(&vm->vcpu[i].held, !vm->vcpu[i].debug.run, __ATOMIC_SEQ_CST);
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->lock);
+}
+
+bool vcpus_holding(struct vm *vm)
+{
+	struct vcpus *all = vm->vcpus;
+	bool holding;
+
+	pthread_mutex_lock(&all->lock);
+	holding = all->holding;
+	pthread_mutex_unlock(&all->lock);
+	return holding;
 }
 
 void vcpus_free(struct vm *vm)

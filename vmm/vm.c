@@ -415,7 +415,7 @@ static const char *status(const struct vm *vm)
 	case VM_CREATED:
 		return "prelaunch";
 	case VM_RUNNING:
-		return "running";
+		return vcpus_holding((struct vm *)vm) ? "debug" : "running";
 	case VM_PAUSED:
 		return vm->io_error ? "io-error" : "paused";
 	case VM_ENDED:

@@ -34,6 +34,7 @@ struct vm_config;
 struct block_node;
 struct vm_events;
 struct vm_balloon;
+struct debug_points;
 
 enum vm_state {
 	VM_NEW,	    /* options are being set */
@@ -78,6 +79,8 @@ struct vm {
 
 	unsigned int block_ids;		  /* names that have been made for disk nodes */
 	struct block_node *block_opening; /* that waits for one that is made for it */
+
+	struct debug_points *debug; /* a debugger's breakpoints; NULL: there is none */
 
 	struct vm_config *config;
 	struct vm_control *control;

@@ -19,6 +19,9 @@ int vm_confine_loops(struct vm *vm, struct sandbox *sb, struct hako_error *err);
 /** Devices first, then what they used, each kind in reverse order of creation. */
 void vm_destroy_objects(struct vm *vm);
 
+/** Of CLASS_OBJECT "gdb" (vmm/gdb/): make it of --gdb's text. */
+int vm_gdb(struct vm *vm, const char *text, struct hako_error *err);
+
 /** Forget hako_vm_add_disk()'s disks; their nodes are gone. */
 void vm_free_program_disks(struct vm *vm);
 
