@@ -63,6 +63,10 @@ SANFLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=un
             -fno-omit-frame-pointer
 OPT   := -O1 -g
 endif
+# With FUZZ=1: counters of what is reached, in place of the sanitizers.
+ifeq ($(COV),1)
+SANFLAGS := -fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping
+endif
 ifneq ($(WERROR),)
 WARN += -Werror
 endif
@@ -141,7 +145,7 @@ TIME   ?= 60
 $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/libhako.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -pthread $(RIG_LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(if $(COV),-fsanitize=fuzzer -fprofile-instr-generate,-fsanitize=fuzzer,address,undefined) -pthread $(RIG_LDFLAGS) -o $@ $^ $(LIBS)
 # These take KVM's place.
 BOARD_RIGS := $O/fuzz/fuzz_board $O/fuzz/fuzz_gdb $O/unit/test_board
 $(BOARD_RIGS): RIG_LDFLAGS := -Wl,--wrap=ioctl
@@ -153,6 +157,10 @@ HOURS ?= 6
 fuzz-soak:
 	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 fuzzers
 	$(Q)tests/fuzz/soak $(HOURS)
+# Over the seeds and what fuzz-soak has kept.
+fuzz-coverage:
+	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz-cov FUZZ=1 COV=1 fuzzers
+	$(Q)tests/fuzz/coverage build-fuzz-cov build-fuzz/corpus
 fuzzers: $(patsubst tests/%.c,$O/%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz-shrink:
 	$(Q)$(MAKE) --no-print-directory CC=clang O=build-fuzz FUZZ=1 build-fuzz/fuzz/fuzz_$(TARGET)
@@ -240,6 +248,7 @@ help:
 	@echo 'make fuzz           spoilt input for TIME=60 seconds; TARGET=$(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))'
 	@echo 'make fuzz-shrink    make what fails, FILE=, shorter; what TARGET=board fails on becomes a test in C'
 	@echo 'make fuzz-soak      all targets for HOURS=6 of CPU time that is left over; goes on where it ended'
+	@echo 'make fuzz-coverage  how much of each file the targets reach, from their seeds and what fuzz-soak has kept'
 	@echo 'make what-if        what an intruder could do in each kind of thread, beside QEMU: a table'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
@@ -262,7 +271,7 @@ help:
 	@echo 'V=1                 show the commands'
 
 FORCE:
-.PHONY: all unit setup lab demo check what-if fuzz fuzz-soak fuzzers fuzz-shrink lint soak bench man install clean help FORCE
+.PHONY: all unit setup lab demo check what-if fuzz fuzz-soak fuzz-coverage fuzzers fuzz-shrink lint soak bench man install clean help FORCE
 .SECONDARY:
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d) $(wildcard $O/obj/tests/fuzz/*.d)
