@@ -7,6 +7,7 @@
 #include "devices/block/block.h"
 #include "devices/char/char.h"
 #include "devices/platform/fw_cfg.h"
+#include "numa.h"
 #include "vm_internal.h"
 
 static const char *const decompress_names[] = {"auto", "host", "guest", NULL};
@@ -27,6 +28,10 @@ const struct option vm_config_options[] = {
 		"cpu", T, cpu, "host",
 		"host|MODEL[,+FLAG][,-FLAG][,option=...]: what the vCPUs are; help lists models and "
 		"flags"),
+	OPT_LIST(
+		"numa", T, numa,
+		"node,cpus=LIST,memory=SIZE[,option=...]|dist,src=N,dst=N,val=D: CPUs and memory that are "
+		"near each other"),
 	OPT_STRING(
 		"overcommit", T, overcommit, "",
 		"[cpu-pm=on][,halt-poll=NS]: leave the CPUs to idle guests, or have KVM wait for them "
@@ -89,6 +94,8 @@ int config_finish(struct vm_config *c, struct hako_error *err)
 		r = config_parse_cpus(c->cpus, &c->ncpus, &c->topology, err);
 	if (!r)
 		r = config_parse_overcommit(c->overcommit, &c->oc, err);
+	if (!r && c->numa)
+		r = numa_parse(c->numa, c->ncpus, c->ram_size, &c->mem, &c->nodes, err);
 	if (!r && !c->kernel && (c->initrd || c->append))
 		return error_set(err, -EINVAL, "--%s needs --kernel",
 				 c->initrd ? "initrd" : "append");

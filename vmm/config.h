@@ -6,6 +6,7 @@
 #include "memory.h"
 #include "option.h"
 
+struct numa;
 struct vm;
 
 enum config_decompress {
@@ -40,13 +41,14 @@ struct vm_config {
 	char *kvm, *gdb;
 	char *balloon;
 	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **fsdev,
-		**iothread, **pin, **sched, **object, **fw_cfg, **netdev_dump;
+		**iothread, **pin, **sched, **object, **fw_cfg, **netdev_dump, **numa;
 	/* Made of memory and cpus by config_finish(). */
 	uint64_t ram_size;
 	struct memory_options mem;
 	uint32_t ncpus; /* at most what the topology has places for */
 	struct config_topology topology;
 	struct config_overcommit oc; /* of overcommit */
+	struct numa *nodes;	     /* of numa, NULL: there are none */
 };
 
 extern const struct option vm_config_options[];

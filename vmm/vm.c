@@ -12,6 +12,7 @@
 #include "events.h"
 #include "kvm.h"
 #include "machine.h"
+#include "numa.h"
 #include "pin.h"
 #include "vcpu.h"
 #include "vm_internal.h"
@@ -168,6 +169,8 @@ static int create_all(struct vm *vm, struct hako_error *err)
 		r = vcpus_ready(vm, err);
 	if (!r)
 		r = pin_threads(vm, err);
+	if (!r && vm->config->nodes)
+		r = numa_bind(vm->config->nodes, &vm->mem, err);
 	if (!r && (r = memory_prepare(vm, err)))
 		error_prefix(err, "--memory %s", vm->config->memory);
 	if (r)
@@ -468,6 +471,7 @@ void hako_vm_destroy(struct hako_vm *handle)
 	if (vm->fd >= 0)
 		close(vm->fd);
 	kvm_close(vm->kvm);
+	numa_free(vm->config->nodes);
 	options_free(vm_config_options, vm->config);
 	free(vm->config);
 	free(vm);

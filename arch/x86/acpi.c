@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "aml.h"
+#include "vmm/numa.h"
 
 #define OEM_ID	   "HAKO  "
 #define CREATOR_ID "HAKO"
@@ -315,6 +316,83 @@ static void build_madt(struct builder *b)
 	list(b, table_end(b));
 }
 
+/* --- SRAT, 5.2.16, and SLIT, 5.2.17 ------------------------------------------------------------ */
+
+#define AFFINITY_ENABLED 1
+
+static void cpu_affinity(struct builder *b, uint32_t uid, uint32_t apic_id, uint32_t node)
+{
+	uint8_t e[24] = {0};
+
+	/* The same form as in the MADT. */
+	if (apic_id <= APIC_ID_MAX && uid <= UINT8_MAX) {
+		e[0] = 0; /* Processor Local APIC/SAPIC Affinity */
+		e[1] = 16;
+		e[2] = node; /* fits: NUMA_MAX_NODES */
+		e[3] = apic_id;
+		put_le32(e + 4, AFFINITY_ENABLED);
+	} else {
+		e[0] = 2; /* Processor Local x2APIC Affinity */
+		e[1] = 24;
+		put_le32(e + 4, node);
+		put_le32(e + 8, apic_id);
+		put_le32(e + 12, AFFINITY_ENABLED);
+	}
+	aml_bytes(&b->out, e, e[1]);
+}
+
+static void memory_affinity(struct builder *b, uint64_t base, uint64_t size, uint32_t node)
+{
+	uint8_t e[40] = {1, sizeof(e)};
+
+	put_le32(e + 2, node);
+	put_le64(e + 8, base);
+	put_le64(e + 16, size);
+	put_le32(e + 28, AFFINITY_ENABLED);
+	aml_bytes(&b->out, e, sizeof(e));
+}
+
+static void build_srat(struct builder *b)
+{
+	const struct acpi_config *c = b->config;
+	uint8_t *s = table_begin(b, "SRAT", 3, sizeof(struct header) + 12);
+	uint64_t at = 0;
+
+	if (!s)
+		return;
+	put_le32(s + sizeof(struct header), 1); /* reserved, but 1 */
+	for (uint32_t i = 0; i < c->ncpus; i++)
+		cpu_affinity(b, i, c->apic_id[i], c->numa->cpu_node[i]);
+	/* A node may have RAM on both sides of the hole. */
+	for (uint32_t i = 0; i < c->numa->nnodes; i++) {
+		uint64_t end = at + c->numa->node[i].memory;
+		uint64_t low = MIN(end, c->low_ram), high = MAX(at, c->low_ram);
+
+		if (at < low)
+			memory_affinity(b, at, low - at, i);
+		if (high < end)
+			memory_affinity(b, 4 * GiB + (high - c->low_ram), end - high, i);
+		at = end;
+	}
+	list(b, table_end(b));
+}
+
+static void build_slit(struct builder *b)
+{
+	const struct numa *n = b->config->numa;
+	uint8_t *s;
+
+	if (!n->has_distances)
+		return;
+	s = table_begin(b, "SLIT", 1, sizeof(struct header) + 8);
+	if (!s)
+		return;
+	put_le64(s + sizeof(struct header), n->nnodes);
+	for (uint32_t i = 0; i < n->nnodes; i++)
+		aml_bytes(&b->out, n->distance[i], n->nnodes);
+	list(b, table_end(b));
+}
+
 /* --- the others ------------------------------------------------------------------------------ */
 
 /* PCI Firmware Specification 3.2, 4.1.2 */
@@ -388,6 +466,10 @@ int acpi_build(const struct acpi_config *config, uint64_t gpa, struct acpi_table
 	build_fadt(&b, facs, dsdt);
 	build_madt(&b);
 	build_mcfg(&b);
+	if (config->numa) {
+		build_srat(&b);
+		build_slit(&b);
+	}
 	table_begin(&b, "XSDT", 1, sizeof(struct header));
 	for (unsigned int i = 0; i < b.n; i++) {
 		uint64_t entry = htole64(b.xsdt[i]);

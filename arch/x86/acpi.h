@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * ACPI tables of the x86 boards: a board describes itself in a struct acpi_config; RSDP, XSDT,
- * FADT, FACS, MADT, MCFG and DSDT are made from it. What they say of a released board version
+ * FADT, FACS, MADT, MCFG, SRAT, SLIT and DSDT are made from it. What they say of a released board version
  * never changes, so what is added here later must be off in a zeroed field.
  */
 #ifndef ARCH_X86_ACPI_H
 #define ARCH_X86_ACPI_H
 
 #include "boot.h"
+
+struct numa;
 
 /* [base, base + size); size 0: none */
 struct acpi_window {
@@ -66,6 +68,9 @@ struct acpi_config {
 	struct acpi_com com[4]; /* COM1 to COM4 */
 	bool has_rtc, has_i8042;
 	uint16_t fw_cfg_port, pvpanic_port; /* 0: none */
+
+	const struct numa *numa; /* NULL: neither SRAT nor SLIT */
+	uint64_t low_ram;	 /* with numa: bytes from address 0; the rest is from 4 GiB on */
 };
 
 struct acpi_tables {

@@ -346,6 +346,8 @@ int board_acpi(struct vm *vm, struct acpi_config *config, struct e820 *map, uint
 	config->ncpus = vm->nvcpus;
 	config->lapic_base = BOARD_LAPIC_BASE;
 	config->ioapic_base = BOARD_IOAPIC_BASE;
+	config->numa = vm->config->nodes;
+	config->low_ram = board_of(vm)->low_ram;
 	describe_user_devices(vm, config);
 	r = acpi_install(config, &vm->mem, map, rsdp, err);
 	free(apic_id);

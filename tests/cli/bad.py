@@ -157,6 +157,14 @@ BAD = {
     "balloon-text": (KERNEL + ["--balloon", "off"], r"--balloon off: off: not a size"),
     "balloon-option": (KERNEL + ["--balloon", "free-page-reportin=on"], r"did you mean free-page-reporting"),
     "balloon-twice": (KERNEL + ["--device", "virtio-balloon", "--balloon", "on"], r"--balloon on: .*there is a balloon already"),
+    "numa-left-out": (KERNEL + ["--cpus", "4", "--numa", "node,cpus=0-2"], r"--numa: vCPU 3 is in no node"),
+    "numa-overlap": (KERNEL + ["--cpus", "4", "--numa", "node,cpus=0-2", "--numa", "node,cpus=2-3"],
+                     r"--numa node,cpus=2-3: cpus=2-3: vCPU 2 is in node 0 already"),
+    "numa-memory": (KERNEL + ["--numa", "node,cpus=0,memory=100M"], r"--numa: the nodes have 100 MiB of memory, --memory has 512"),
+    "numa-host": (KERNEL + ["--numa", "node,cpus=0,host-nodes=1000,policy=bind"], r"--numa: node 0: host-nodes=1000: this host has no such node"),
+    "numa-distance": (KERNEL + ["--numa", "node,cpus=0", "--numa", "node", "--numa", "dist,src=0,dst=1,val=5"],
+                      r"--numa dist,.*: distance 5 from node 0 to 1"),
+    "numa-asymmetric": (KERNEL + ["--numa", "node,cpus=0,dist=10:20", "--numa", "node,dist=30:10"], r"must be symmetric"),
     "mmio-full": (KERNEL + ["--machine", "micro"] + ["--device", "virtio-rng"] * 20, r"room for 16"),
 }
 

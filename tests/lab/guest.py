@@ -84,10 +84,13 @@ class Spec:
     """A guest, the same for every VMM."""
 
     def __init__(self, kernel, initrd, board='q35', cpus=1, memory=256, steps=(), append='',
-                 disks=(), nets=(), rng=False, reboot=True, root=True, options=(), cpu=None, program=None):
+                 disks=(), nets=(), rng=False, reboot=True, root=True, options=(), cpu=None, program=None, numa=(),
+                 distances=()):
         self.options = list(options)  # of hako alone
         self.program = program  # hako's, if it is not the one that is tested by default
         self.cpu = cpu
+        self.numa = list(numa)  # of each node its CPUs (or '') and MiB
+        self.distances = list(distances)  # from, to, how far
         self.kernel, self.initrd, self.board = kernel, initrd, board
         self.cpus, self.memory, self.steps = cpus, memory, list(steps)
         self.disks, self.nets, self.rng, self.reboot = list(disks), list(nets), rng, reboot
@@ -124,6 +127,10 @@ def hako_command(spec):
         args += ['--no-reboot']
     if spec.cpu:
         args += ['--cpu', spec.cpu]
+    for cpus, size in spec.numa:
+        args += ['--numa', f'node,memory={size}M' + (f',cpus={cpus}' if cpus else '')]
+    for src, dst, val in spec.distances:
+        args += ['--numa', f'dist,src={src},dst={dst},val={val}']
     return args + spec.options
 
 
@@ -151,6 +158,11 @@ def qemu_command(spec):
                  (f',mq=on,vectors={2 * n.queues + 2}' if n.queues > 1 and not micro else '')]
     if spec.rng:
         args += ['-device', f'virtio-rng-{bus}']
+    for i, (cpus, size) in enumerate(spec.numa):
+        args += ['-object', f'memory-backend-ram,id=m{i},size={size}M',
+                 '-numa', f'node,nodeid={i},memdev=m{i}' + (f',cpus={cpus}' if cpus else '')]
+    for src, dst, val in spec.distances:
+        args += ['-numa', f'dist,src={src},dst={dst},val={val}']
     if not spec.reboot:
         args += ['-no-reboot']
     return args

@@ -123,7 +123,65 @@ def first_size(lab):
         lab.ok('poweroff', g.finish() == 0, g.tail())
 
 
+def hardware(g):
+    """What numactl -H says: the nodes' CPUs and distances, and their sizes in MiB."""
+    status, said = g.run('tool numactl -H')
+    if status:
+        raise guest.Failure(said)
+    sizes = [int(x) for x in re.findall(r'^node \d+ size: (\d+) MB', said, re.M)]
+    return [x.split() for x in said.split('\n') if not re.search(' (size|free):', x)], sizes
+
+
+def topology(board, memory, nodes, distances, ranges, lab):
+    """A guest's numactl sees the nodes asked for, and the same as under QEMU; and the kernel where their memory is."""
+    p, seen = lab.pieces, {}
+    for vmm in ('hako', 'qemu'):
+        # QEMU's microvm has no NUMA.
+        spec = guest.Spec(p.paths['kernel-cloud'], p.paths['initrd-cloud'], board if vmm == 'hako' else 'q35', '4,sockets=2',
+                          memory, ['toolbox:vda', 'shell'], disks=[guest.Disk(p.tools(), 'toolbox', True)], root=False,
+                          numa=nodes, distances=distances)
+        with lab.start(spec, vmm) as g:
+            g.expect('@@ shell')
+            seen[vmm] = hardware(g)
+            lines = g.run('dmesg | grep "ACPI: SRAT: Node"')[1]
+            os.write(g.keys, b'exit\n')
+            g.finish()
+        if vmm == 'hako':
+            found = re.findall(r'Node (\d+) PXM \d+ \[mem (0x\w+)-(0x\w+)\]', lines)
+            lab.ok('ranges', [(int(n), int(a, 16), int(b, 16) + 1) for n, a, b in found] == ranges, lines)
+    said, sizes = seen['hako']
+    lab.lines += [f'# {lab.name}: ' + ' '.join(x) for x in said]
+    lab.lines.append(f'# {lab.name}: MiB {sizes}, under QEMU {seen["qemu"][1]}')
+    lab.ok('nodes', said == seen['qemu'][0], f'{said}, under QEMU {seen["qemu"][0]}')
+    cpus = [x[3:] for x in said if x[2:3] == ['cpus:']]
+    want = [[] if not c else [str(i) for i in range(int(c[0]), int(c[-1]) + 1)] for c, _ in nodes]
+    lab.ok('cpus', cpus == want, f'{cpus}')
+    matrix = [x[1:] for x in said if x[0].rstrip(':').isdigit()]
+    far = {(a, b): d for a, b, d in distances} | {(b, a): d for a, b, d in distances}
+    want = [[str(far.get((i, k), 10 if i == k else 20)) for k in range(len(nodes))] for i in range(len(nodes))]
+    lab.ok('distances', matrix == want, f'{matrix}')
+    # What the kernel itself has is not in there, and it is in one node or another, at random under QEMU.
+    lab.ok('sizes', len(sizes) == len(nodes) and all(m - 160 < s <= m for (_, m), s in zip(nodes, sizes)) and
+           abs(sum(sizes) - sum(seen['qemu'][1])) < 16, f'{sizes}, under QEMU {seen["qemu"][1]}')
+
+
+topology.tools = True
+
+
+def _nodes(name, board, *args):
+    test = functools.partial(topology, board, *args)
+    test.tools = True
+    return f'{name}.{board}', test
+
+
 TESTS = [
+    _nodes('numa', 'q35', 512, [('0-1', 192), ('2-3', 320)], [(0, 1, 21)],
+           [(0, 0, 192 * MIB), (1, 192 * MIB, 512 * MIB)]),
+    _nodes('numa', 'micro', 512, [('0-2', 192), ('3', 192), ('', 128)], [(0, 1, 15), (0, 2, 30), (1, 2, 40)],
+           [(0, 0, 192 * MIB), (1, 192 * MIB, 384 * MIB), (2, 384 * MIB, 512 * MIB)]),
+    # One node has RAM on both sides of the hole.
+    _nodes('numa-hole', 'q35', 5120, [('0-1', 1024), ('2-3', 4096)], [],
+           [(0, 0, 1 << 30), (1, 1 << 30, 2 << 30), (1, 4 << 30, 7 << 30)]),
     ('balloon.q35', functools.partial(balloon, 'q35', [])),
     ('balloon.micro', functools.partial(balloon, 'micro', [])),
     # In a memfd.

@@ -15,6 +15,7 @@
 #include "arch/x86/aml.h"
 #include "arch/x86/board.h"
 #include "devices/pci/pci.h"
+#include "vmm/numa.h"
 
 #define GOLDEN_DIR "tests/unit/golden"
 
@@ -306,6 +307,91 @@ START_TEST(test_mcfg)
 }
 END_TEST
 
+/* Nodes of which one has RAM on both sides of the hole, and one no CPU; CPUs in the MADT's forms. */
+static uint32_t numa_cpus[] = {0, 1, 1, 0};
+static const uint32_t numa_ids[] = {0, 2, 254, 300};
+static struct numa numa = {
+	.nnodes = 3,
+	.node = {{.memory = GiB}, {.memory = 3 * GiB}, {.memory = GiB}},
+	.cpu_node = numa_cpus,
+	.has_distances = true,
+	.distance = {{10, 21, 40}, {21, 10, 255}, {40, 255, 10}},
+};
+
+static void add_numa(struct acpi_config *c)
+{
+	c->apic_id = numa_ids;
+	c->ncpus = ARRAY_SIZE(numa_ids);
+	c->numa = &numa;
+	c->low_ram = 2 * GiB;
+}
+
+static void check_cpu_affinity(const uint8_t *e, unsigned int i)
+{
+	bool x2 = numa_ids[i] > 254;
+
+	ck_assert_uint_eq(e[0], x2 ? 2 : 0);
+	ck_assert_uint_eq(e[1], x2 ? 24 : 16);
+	ck_assert_uint_eq(x2 ? get_le32(e + 4) : e[2], numa_cpus[i]);
+	ck_assert_uint_eq(x2 ? get_le32(e + 8) : e[3], numa_ids[i]);
+	ck_assert_uint_eq(get_le32(x2 ? e + 12 : e + 4), 1);
+}
+
+/* Tables 5.50 and following. */
+START_TEST(test_srat)
+{
+	static const uint64_t want[][3] = {
+		{0, GiB, 0}, {GiB, GiB, 1}, {4 * GiB, 2 * GiB, 1}, {6 * GiB, GiB, 2}};
+	struct acpi_config c = _i ? micro : q35;
+	const uint8_t *s, *e;
+
+	build(&c);
+	ck_assert_ptr_null(find("SRAT"));
+	ck_assert_ptr_null(find("SLIT"));
+	acpi_free(&tables);
+	add_numa(&c);
+	build(&c);
+	s = find("SRAT");
+	ck_assert_ptr_nonnull(s);
+	ck_assert_uint_eq(s[8], 3);
+	ck_assert_uint_eq(get_le32(s + 36), 1);
+	e = s + 48;
+	for (unsigned int i = 0; i < ARRAY_SIZE(numa_ids); i++, e += e[1])
+		check_cpu_affinity(e, i);
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++, e += e[1]) {
+		ck_assert_uint_eq(e[0], 1);
+		ck_assert_uint_eq(e[1], 40);
+		ck_assert_uint_eq(get_le32(e + 2), want[i][2]);
+		ck_assert_uint_eq(get_le64(e + 8), want[i][0]);
+		ck_assert_uint_eq(get_le64(e + 16), want[i][1]);
+		ck_assert_uint_eq(get_le32(e + 28), 1);
+	}
+	ck_assert_ptr_eq(e, s + get_le32(s + 4));
+	acpi_free(&tables);
+}
+END_TEST
+
+START_TEST(test_slit)
+{
+	static const uint8_t want[] = {10, 21, 40, 21, 10, 255, 40, 255, 10};
+	struct acpi_config c = q35;
+	const uint8_t *s;
+
+	add_numa(&c);
+	build(&c);
+	s = find("SLIT");
+	ck_assert_ptr_nonnull(s);
+	ck_assert_uint_eq(get_le32(s + 4), 36 + 8 + 9);
+	ck_assert_uint_eq(get_le64(s + 36), 3);
+	ck_assert_mem_eq(s + 44, want, sizeof(want));
+	acpi_free(&tables);
+	numa.has_distances = false;
+	build(&c);
+	ck_assert_ptr_null(find("SLIT"));
+	acpi_free(&tables);
+}
+END_TEST
+
 /* Lengths on both sides of each size that PkgLength's forms have, 20.2.4. */
 START_TEST(test_package_length)
 {
@@ -482,7 +568,7 @@ static void describe_board(int n, struct acpi_config *c)
 }
 
 static const char *const boards[] = {"q35-1.0", "micro-1.0", "q35-1.0-split"};
-static const char *const signatures[] = {"DSDT", "FACP", "APIC", "MCFG"};
+static const char *const signatures[] = {"DSDT", "FACP", "APIC", "MCFG", "SRAT", "SLIT"};
 
 static const uint8_t *by_signature(const char *signature)
 {
@@ -551,7 +637,9 @@ START_TEST(test_iasl)
 		fprintf(stderr, "test_iasl: skipped: iasl (acpica-tools) is not installed\n");
 		return;
 	}
-	describe_board(_i, &c);
+	describe_board(_i % 3, &c);
+	if (_i >= 3)
+		add_numa(&c);
 	build(&c);
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	for (size_t i = 0; i < ARRAY_SIZE(signatures); i++) {
@@ -568,7 +656,8 @@ START_TEST(test_iasl)
 			snprintf(command, sizeof(command), "cat %s/log >&2", dir);
 			ck_assert_int_ge(system(command), 0);
 		}
-		ck_assert_msg(ret == 0, "iasl complains about %s of %s", signatures[i], boards[_i]);
+		ck_assert_msg(ret == 0, "iasl complains about %s of %s", signatures[i],
+			      boards[_i % 3]);
 	}
 	snprintf(command, sizeof(command), "rm -r %s", dir);
 	ck_assert_int_eq(system(command), 0);
@@ -595,7 +684,9 @@ int main(void)
 	tcase_add_test(tc, test_incomplete);
 	tcase_add_test(tc, test_install);
 	tcase_add_loop_test(tc, test_golden, 0, ARRAY_SIZE(boards));
-	tcase_add_loop_test(tc, test_iasl, 0, ARRAY_SIZE(boards));
+	tcase_add_loop_test(tc, test_srat, 0, 2);
+	tcase_add_test(tc, test_slit);
+	tcase_add_loop_test(tc, test_iasl, 0, 2 * ARRAY_SIZE(boards)); /* with NUMA, too */
 	tcase_set_timeout(tc, 60);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
