@@ -181,6 +181,9 @@ check: setup
 	@tests/check
 lint: setup
 	@tools/lint
+# What threads hand to each other, under the thread sanitizer.
+tsan:
+	@tests/embed threads
 # What an intruder could do in each kind of thread, here and in QEMU: a table.
 what-if: $O/hako
 	@HAKO=$(abspath $O/hako) tests/sandbox/what-if
@@ -249,6 +252,7 @@ help:
 	@echo 'make fuzz-shrink    make what fails, FILE=, shorter; what TARGET=board fails on becomes a test in C'
 	@echo 'make fuzz-soak      all targets for HOURS=6 of CPU time that is left over; goes on where it ended'
 	@echo 'make fuzz-coverage  how much of each file the targets reach, from their seeds and what fuzz-soak has kept'
+	@echo 'make tsan           what threads hand to each other, with the thread sanitizer'
 	@echo 'make what-if        what an intruder could do in each kind of thread, beside QEMU: a table'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
@@ -271,7 +275,7 @@ help:
 	@echo 'V=1                 show the commands'
 
 FORCE:
-.PHONY: all unit setup lab demo check what-if fuzz fuzz-soak fuzz-coverage fuzzers fuzz-shrink lint soak bench man install clean help FORCE
+.PHONY: all unit setup lab demo check tsan what-if fuzz fuzz-soak fuzz-coverage fuzzers fuzz-shrink lint soak bench man install clean help FORCE
 .SECONDARY:
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_SRC:%.c=$O/obj/%.d) $(wildcard $O/obj/tests/fuzz/*.d)

@@ -18,7 +18,7 @@ static unsigned int running(struct rig *r)
 	unsigned int set = 0;
 
 	for (int i = 0; i < NET_PAIRS; i++)
-		set |= r->net->loop[i] ? BIT(i) : 0;
+		set |= __atomic_load_n(&r->net->loop[i], __ATOMIC_ACQUIRE) ? BIT(i) : 0;
 	return set;
 }
 

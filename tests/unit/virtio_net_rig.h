@@ -81,7 +81,7 @@ static inline int test_start(struct netdev *net, unsigned int queue, struct loop
 	ck_assert(loop_is_current(loop));
 	if (t->fail)
 		return error_set(err, -EIO, "as the test wants it");
-	t->loop[queue] = loop;
+	__atomic_store_n(&t->loop[queue], loop, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -90,8 +90,9 @@ static inline void test_stop(struct netdev *net, unsigned int queue)
 	struct test_net *t = (struct test_net *)net;
 
 	ck_assert(loop_is_current(t->loop[queue]));
-	t->loop[queue] = NULL;
-	t->recv_on &= queue != 0;
+	__atomic_store_n(&t->loop[queue], NULL, __ATOMIC_RELEASE);
+	if (!queue)
+		t->recv_on = false;
 }
 
 static inline void test_recv_enable(struct netdev *net, unsigned int queue, bool on)
