@@ -326,6 +326,14 @@ HAKO_API int hako_vm_add_disk(struct hako_vm *vm, const char *id, const struct h
  */
 HAKO_API void hako_disk_done(struct hako_disk_request *req, int result, unsigned int delay_ms);
 
+/**
+ * Change the length of disk node @id, while guests use it or not, to @length bytes, a multiple of 512: an image file or what a format makes of it grows or shrinks, and
+ * the guest is told. -EINVAL, -ENOENT, -EROFS, -ENOTSUP (a disk of the program's, a qcow2 image with snapshots that would shrink), or what the file says. After
+ * hako_vm_create(); not from callbacks.
+ */
+HAKO_API int hako_vm_resize_disk(struct hako_vm *vm, const char *id, uint64_t length,
+				 struct hako_error *err);
+
 /* --- networks of the program's: backends "program" (--net program, --netdev program,id=ID) ----------- */
 
 /** One of them. It is the VM's and ends with it. */

@@ -158,6 +158,13 @@ static void do_disk_flush(const char *p)
 		disk(BLK_T_FLUSH, 0);
 }
 
+/* What the device says now, in sectors. */
+static void do_disk_size(const char *p)
+{
+	if (disk_ready())
+		say("%lu\r\n", virtio_cfg64(&blk.dev, 0));
+}
+
 static bool net_ready(void)
 {
 	if (!have_net)
@@ -263,6 +270,7 @@ static const struct {
 	{"disk-read", " SECTOR", do_disk_read},
 	{"disk-write", " SECTOR VALUE", do_disk_write},
 	{"disk-flush", "", do_disk_flush},
+	{"disk-size", "", do_disk_size},
 	{"net-send", " COUNT", do_net_send},
 	{"net-echo", " COUNT", do_net_echo},
 	{"break", "", do_break},

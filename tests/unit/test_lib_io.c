@@ -2,6 +2,8 @@
 /* hako.h: disks and networks of the program's. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "lib_test.h"
@@ -198,6 +200,55 @@ START_TEST(disk_later)
 }
 END_TEST
 
+/* An image grows under a running guest and under a paused one; a program's disk does not. */
+START_TEST(disk_resized)
+{
+	static const char *const formats[] = {"raw", "qcow2"};
+	const char *format = formats[_i / 2];
+	char path[] = "/var/tmp/hako-test-XXXXXX", *text;
+	struct hako_disk disk = {
+		.size = sizeof(disk), .length = LENGTH, .memory = calloc(1, LENGTH)};
+	struct hako_vm *vm = talk_new(machines[_i % 2], NULL);
+	struct hako_console *c;
+	struct stat st;
+	int fd = mkstemp(path);
+
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	ck_assert_int_gt(asprintf(&text, "qemu-img create -q -f %s %s 1M", format, path), 0);
+	ck_assert_int_eq(system(text), 0);
+	free(text);
+	ck_assert_int_gt(asprintf(&text, "%s,format=%s", path, format), 0);
+	ok(hako_vm_set(vm, "disk", text, &err));
+	free(text);
+	ok(hako_vm_add_disk(vm, "own", &disk, &err));
+	fails(hako_vm_resize_disk(vm, "disk0", 2 * LENGTH, &err), -EINVAL, "not been created");
+	c = talk_start(vm);
+	tell(c, "disk-size", "2048");
+	tell(c, "disk-write 800 7", "error 1");
+	ok(hako_vm_resize_disk(vm, "disk0", 2 * LENGTH, &err));
+	tell(c, "disk-size", "4096");
+	tell(c, "disk-write 800 7", "done");
+	tell(c, "disk-read 800", "00000007");
+	tell(c, "disk-read fff", "00000000");
+	ok(hako_vm_pause(vm, &err));
+	ok(hako_vm_resize_disk(vm, "disk0", 3 * LENGTH, &err));
+	ok(hako_vm_start(vm, &err));
+	tell(c, "disk-size", "6144");
+	tell(c, "disk-read 800", "00000007");
+	tell(c, "disk-write 17ff 9", "done");
+	fails(hako_vm_resize_disk(vm, "disk0", LENGTH + 1, &err), -EINVAL, "sectors");
+	fails(hako_vm_resize_disk(vm, "disk7", LENGTH, &err), -ENOENT, "disk7");
+	fails(hako_vm_resize_disk(vm, "own", 2 * LENGTH, &err), -ENOTSUP, "own");
+	hako_vm_destroy(vm);
+	ck_assert_int_eq(stat(path, &st), 0);
+	if (_i / 2 == 0)
+		ck_assert_int_eq(st.st_size, 3 * LENGTH);
+	unlink(path);
+	free(disk.memory);
+}
+END_TEST
+
 /* A format stands on it: its header is read while the VM is created. */
 START_TEST(format_on_top)
 {
@@ -331,6 +382,7 @@ int main(void)
 	tcase_add_loop_test(tc, disk_in_memory, 0, 2);
 	tcase_add_loop_test(tc, disk_by_function, 0, 2);
 	tcase_add_test(tc, disk_later);
+	tcase_add_loop_test(tc, disk_resized, 0, 4);
 	tcase_add_test(tc, format_on_top);
 	tcase_add_test(tc, disk_unknown);
 	tcase_add_loop_test(tc, frames_from_the_guest, 0, 2);

@@ -288,3 +288,19 @@ int hako_vm_add_disk(struct hako_vm *handle, const char *id, const struct hako_d
 	pthread_mutex_unlock(&vm->lock);
 	return 0;
 }
+
+int hako_vm_resize_disk(struct hako_vm *handle, const char *id, uint64_t length,
+			struct hako_error *err)
+{
+	struct vm *vm = (struct vm *)handle;
+	int r;
+
+	pthread_mutex_lock(&vm->lock);
+	if (vm->state == VM_NEW || vm->state == VM_ENDED)
+		r = error_set(err, -EINVAL, "disk node '%s': the VM %s", id,
+			      vm->state == VM_NEW ? "has not been created" : "has ended");
+	else
+		r = block_resize_live(vm, id, length, err);
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
