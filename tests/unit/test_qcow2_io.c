@@ -371,6 +371,39 @@ START_TEST(cache_is_bounded_and_cleaned)
 }
 END_TEST
 
+/* By default it can hold the mapping of the whole image, up to 128 MiB of it; and takes none before it is needed. */
+START_TEST(cache_covers_the_image)
+{
+	static const struct {
+		const char *options, *size;
+		uint64_t least, most;
+	} images[] = {
+		{"", "1M", 256 * KiB, 256 * KiB},
+		{"", "16G", 2 * MiB, 2 * MiB + 8 * KiB},
+		{"", "1T", 128 * MiB, 128 * MiB},
+		{"", "8T", 128 * MiB, 128 * MiB},
+		{"-o cluster_size=2M", "8T", 32 * MiB, 32 * MiB + 8 * KiB},
+		{"-o extended_l2=on", "16G", 4 * MiB, 4 * MiB + 8 * KiB},
+	};
+	struct qcow2_cache *l2;
+	uint64_t bytes;
+
+	set_up(_i);
+	for (size_t i = 0; i < ARRAY_SIZE(images); i++) {
+		must_sh("qemu-img create -q -f qcow2 %s disk %s", images[i].options,
+			images[i].size);
+		disk = open_node("disk", "", 0);
+		l2 = &qcow2_of(disk)->l2;
+		bytes = (uint64_t)l2->max << l2->bits;
+		ck_assert_uint_ge(bytes, images[i].least);
+		ck_assert_uint_le(bytes, images[i].most);
+		ck_assert_uint_eq(l2->ntables, 0);
+		close_node(disk);
+	}
+	tear_down();
+}
+END_TEST
+
 /* The number of flushes in a log of blklogwrites. */
 static unsigned int logged_flushes(void)
 {
@@ -426,10 +459,17 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		overlapping_writes,	      clusters_come_and_go, two_loops,
-		damaged_compression,	      discard_gives_back,   large_images,
-		refcount_table_grows,	      cold_slices,	    flushes_at_once,
+		overlapping_writes,
+		clusters_come_and_go,
+		two_loops,
+		damaged_compression,
+		discard_gives_back,
+		large_images,
+		refcount_table_grows,
+		cold_slices,
+		flushes_at_once,
 		cache_is_bounded_and_cleaned,
+		cache_covers_the_image,
 	};
 	TCase *more = tcase_create("compressed");
 
