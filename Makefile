@@ -136,6 +136,12 @@ $O/unit/%: $O/obj/tests/unit/%.o $O/libhako.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) -pie $(LDFLAGS_ALL) $(RIG_LDFLAGS) -o $@ $^ $(shell pkg-config --libs check) $(LIBS)
+# Instructions and allocations of the paths that every request takes.
+PATHS_LDFLAGS := $(foreach f,malloc calloc realloc posix_memalign aligned_alloc io_uring_queue_init_params,-Wl,--wrap=$f)
+$O/bench/paths: $O/obj/tests/bench/paths.o $O/libhako.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -pie $(LDFLAGS_ALL) $(PATHS_LDFLAGS) -o $@ $^ $(LIBS)
 # Some hold VMs whose guest is one of tests/guest.
 unit: $(UNIT_BIN) $O/guest/guest.elf $O/guest/exit.elf
 
@@ -193,7 +199,7 @@ soak: $O/hako guests
 	@HAKO=$(abspath $O/hako) tests/block/differential --ops $(OPS)
 	@HAKO=$(abspath $O/hako) tests/block/powercut --ops $$(($(OPS) / 10))
 	@HAKO=$(abspath $O/hako) tests/block/powercut --guest --ops $$(($(OPS) / 10))
-bench: setup $O/hako guests
+bench: setup $O/hako guests $O/bench/paths
 	@$O/hako bench
 
 # --- manual pages and installation -----------------------------------------------------------
