@@ -262,7 +262,7 @@ help:
 	@echo 'make what-if        what an intruder could do in each kind of thread, beside QEMU: a table'
 	@echo 'make lint           format, static analysis, warnings of gcc and clang'
 	@echo 'make soak           disk images: a million random operations beside QEMU, and power cuts'
-	@echo 'make bench          speed and size, beside QEMU and kvmtool ("hako bench")'
+	@echo 'make bench          speed and size, beside QEMU ("hako bench")'
 	@echo 'make install        to PREFIX (now $(PREFIX)), below DESTDIR if that is set'
 	@echo 'make setup          install what all this needs, through apt'
 	@echo 'make unit           build the unit tests in $O/unit'

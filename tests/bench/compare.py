@@ -5,7 +5,7 @@ import json
 from measure import Failure, machine_line
 
 FORMAT = 'hako-bench'
-VERSION = 1  # of the schema in docs/performance.md; a field more is no new version, another meaning is
+VERSION = 2  # of the schema in docs/performance.md; a field more is no new version, another meaning is
 MACHINE = 'cpu', 'cpus', 'kernel', 'kvm'  # what makes it another machine
 TIMES, STEADY, FEW = 0.05, 0.02, 0.1  # what is no change: of times, of counts and sizes, of what has no middle half
 

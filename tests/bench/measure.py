@@ -12,10 +12,10 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-PEERS = 'QEMU', 'qemu-img', 'lkvm'  # what the columns of other VMMs and of their tools begin with
+PEERS = 'QEMU', 'qemu-img'  # what the columns of the other VMM and of its tool begin with
 PROGRAMS = {  # the first word of a column's name, and what is run then; None where there is none
     'QEMU': os.environ.get('QEMU') or 'qemu-system-x86_64', 'qemu-img': os.environ.get('QEMU_IMG') or 'qemu-img',
-    'lkvm': os.environ.get('LKVM') or 'lkvm', 'fio': 'fio',
+    'fio': 'fio',
 }
 DEBUG_EXIT = ['--device', 'isa-debug-exit,iobase=0xf4,iosize=4']
 
@@ -170,16 +170,16 @@ def rotated(names, turn):
 
 
 def find_programs(peers):
-    """Look for all programs to compare with. @peers: what the user named, "qemu=PATH,lkvm=PATH"."""
+    """Look for all programs to compare with. @peers: what the user named, "qemu=PATH"."""
     for peer in filter(None, peers.split(',')):
         name, _, path = peer.partition('=')
-        if name not in ('qemu', 'lkvm') or not path:
-            raise Failure(f'--peer {peer}: qemu=PATH and lkvm=PATH are known')
+        if name != 'qemu' or not path:
+            raise Failure(f'--peer {peer}: qemu=PATH is known')
         if not shutil.which(path):
             raise Failure(f'--peer {peer}: no such program')
-        PROGRAMS['QEMU' if name == 'qemu' else name] = path
+        PROGRAMS['QEMU'] = path
         beside = os.path.join(os.path.dirname(path), 'qemu-img')
-        if name == 'qemu' and os.path.dirname(path) and os.access(beside, os.X_OK):
+        if os.path.dirname(path) and os.access(beside, os.X_OK):
             PROGRAMS['qemu-img'] = beside
     for name, path in PROGRAMS.items():
         PROGRAMS[name] = shutil.which(path)
@@ -237,13 +237,13 @@ def machine(hako):
         'memory_mib': os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 20,
         'kernel': os.uname().release, 'kvm': ', '.join('kvm_' + k for k in kinds) or 'unknown',
         'hako': first_line([hako, '--version']), 'qemu': qemu.group(1) if qemu else None,
-        'lkvm': first_line([PROGRAMS['lkvm'], 'version']) if PROGRAMS['lkvm'] else None, 'fio': said['fio'],
+        'fio': said['fio'],
         'date': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M UTC'), 'load': os.getloadavg()[0],
     }
 
 
 def machine_line(m):
     """The same on one line."""
-    programs = [m['hako'], m['qemu'] and 'QEMU ' + m['qemu'], m['lkvm'] and 'lkvm ' + m['lkvm'], m['fio']]
+    programs = [m['hako'], m['qemu'] and 'QEMU ' + m['qemu'], m['fio']]
     return (f'{m["cpu"]}, {m["cpus"]} CPUs, {m["memory_mib"] / 1024:.0f} GiB; Linux {m["kernel"]}, {m["kvm"]}; '
             f'{", ".join(filter(None, programs))}; load {m["load"]:.1f}; {m["date"]}')
