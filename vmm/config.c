@@ -36,6 +36,8 @@ const struct option vm_config_options[] = {
 		"overcommit", T, overcommit, "",
 		"[cpu-pm=on][,halt-poll=NS]: leave the CPUs to idle guests, or have KVM wait for them "
 		"without sleeping"),
+	OPT_STRING("rtc", T, rtc, "",
+		   "[kvmclock=vm|host]: whether the guest's clock stands still while it is paused"),
 	OPT_STRING("kernel", T, kernel, NULL, "bzImage, ELF or Multiboot kernel to boot"),
 	OPT_STRING("initrd", T, initrd, NULL, "initial ramdisk for the kernel"),
 	OPT_STRING("append", T, append, NULL, "kernel command line"),
@@ -94,6 +96,8 @@ int config_finish(struct vm_config *c, struct hako_error *err)
 		r = config_parse_cpus(c->cpus, &c->ncpus, &c->topology, err);
 	if (!r)
 		r = config_parse_overcommit(c->overcommit, &c->oc, err);
+	if (!r)
+		r = config_parse_rtc(c->rtc, &c->rtc_options, err);
 	if (!r && c->numa)
 		r = numa_parse(c->numa, c->ncpus, c->ram_size, &c->mem, &c->nodes, err);
 	if (!r && !c->kernel && (c->initrd || c->append))

@@ -33,8 +33,19 @@ struct config_overcommit {
 };
 #define CONFIG_HALT_POLL_HOST UINT32_MAX
 
+/* What a clock of the guest's does while the VM is paused. */
+enum rtc_clock {
+	RTC_CLOCK_HOST, /* goes on, as the host's */
+	RTC_CLOCK_VM,	/* stands still */
+};
+
+/* The guest's clocks: --rtc. */
+struct config_rtc {
+	int kvmclock; /* enum rtc_clock */
+};
+
 struct vm_config {
-	char *name, *machine, *memory, *cpus, *cpu, *overcommit;
+	char *name, *machine, *memory, *cpus, *cpu, *overcommit, *rtc;
 	char *kernel, *initrd, *append;
 	int decompress, panic, loop;
 	bool no_reboot;
@@ -47,8 +58,9 @@ struct vm_config {
 	struct memory_options mem;
 	uint32_t ncpus; /* at most what the topology has places for */
 	struct config_topology topology;
-	struct config_overcommit oc; /* of overcommit */
-	struct numa *nodes;	     /* of numa, NULL: there are none */
+	struct config_overcommit oc;   /* of overcommit */
+	struct config_rtc rtc_options; /* of rtc */
+	struct numa *nodes;	       /* of numa, NULL: there are none */
 };
 
 extern const struct option vm_config_options[];
@@ -75,6 +87,9 @@ int config_parse_memory(const char *text, uint64_t *size, struct memory_options 
 
 /** Of "cpu-pm=on,halt-poll=NS". */
 int config_parse_overcommit(const char *text, struct config_overcommit *oc, struct hako_error *err);
+
+/** Of "kvmclock=host|vm". */
+int config_parse_rtc(const char *text, struct config_rtc *rtc, struct hako_error *err);
 
 /** Make the objects that --chardev, --netdev, --blockdev, --fsdev, --iothread, --object, --console, --disk, --net and --device name. */
 int config_create_objects(struct vm *vm, struct hako_error *err);

@@ -47,6 +47,8 @@ const struct kvm_cap_info kvm_cap_table[] = {
 		 "--cpu kvm-pv-enforce-cpuid="),
 	OPTIONAL(KVM_CAP_X86_DISABLE_EXITS, KVM_HAS_DISABLE_EXITS, "--overcommit cpu-pm=on"),
 	OPTIONAL(KVM_CAP_HALT_POLL, KVM_HAS_HALT_POLL, "--overcommit halt-poll="),
+	OPTIONAL(KVM_CAP_ADJUST_CLOCK, KVM_HAS_ADJUST_CLOCK,
+		 "a guest's clock that stands still in a pause"),
 	{NULL},
 };
 

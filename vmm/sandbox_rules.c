@@ -159,6 +159,13 @@ const struct sandbox_value sandbox_ioctls[] = {
 	VALUE(KVM_IRQFD, V | L | M, 0),
 	VALUE(KVM_IOEVENTFD, V | L | M, 0),
 	VALUE(KVM_SET_GSI_ROUTING, V | L | M, 0),
+	/* the guest's clock over a pause */
+	VALUE(KVM_GET_CLOCK, M, 0),
+	VALUE(KVM_SET_CLOCK, M, 0),
+	VALUE(KVM_KVMCLOCK_CTRL, M, 0),
+	VALUE(KVM_GET_CLOCK, V | L, SANDBOX_DEBUG),
+	VALUE(KVM_SET_CLOCK, L, SANDBOX_DEBUG),
+	VALUE(KVM_KVMCLOCK_CTRL, L, SANDBOX_DEBUG),
 	/* the state after a reset */
 	VALUE(KVM_SET_REGS, M, 0),
 	VALUE(KVM_GET_SREGS, M, 0),

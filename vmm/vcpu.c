@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/debug.h"
 #include "kvm.h"
@@ -205,10 +206,13 @@ static bool must_stop(struct vcpu *v)
 }
 
 /* Under all->lock. */
-static void tell_held(struct vcpus *all)
+static void tell_held(struct vm *vm)
 {
+	struct vcpus *all = vm->vcpus;
+
 	if (!all->holding || all->held_told || all->parked < all->n || !all->held)
 		return;
+	clock_stop(vm);
 	all->held_told = true;
 	all->held(all->held_opaque);
 }
@@ -243,7 +247,7 @@ static bool park(struct vcpu *v)
 	pthread_mutex_lock(&all->lock);
 	v->parked = true;
 	all->parked++;
-	tell_held(all);
+	tell_held(v->vm);
 	pthread_cond_broadcast(&all->changed);
 	while ((!all->running || must_stop(v)) && !all->ending) {
 		if (all->confine && !v->confined)
@@ -458,6 +462,7 @@ void vcpus_pause(struct vm *vm)
 	for (uint32_t i = 0; i < vm->nvcpus; i++)
 		while (!vm->vcpu[i].parked)
 			pthread_cond_wait(&all->changed, &all->lock);
+	clock_stop(vm);
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -466,6 +471,8 @@ void vcpus_resume(struct vm *vm)
 	struct vcpus *all = vm->vcpus;
 
 	pthread_mutex_lock(&all->lock);
+	if (!all->holding)
+		clock_go_on(vm);
 	for (uint32_t i = 0; i < vm->nvcpus; i++)
 		__atomic_store_n(&vm->vcpu[i].must_stop, false, __ATOMIC_SEQ_CST);
 	all->running = true;
@@ -480,7 +487,7 @@ void vcpus_on_hold(struct vm *vm, void (*held)(void *opaque), void *opaque)
 	pthread_mutex_lock(&all->lock);
 	all->held = held;
 	all->held_opaque = opaque;
-	tell_held(all);
+	tell_held(vm);
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -502,7 +509,7 @@ void vcpus_hold(struct vm *vm)
 				pthread_kill(v->thread, KICK_SIGNAL);
 		}
 	}
-	tell_held(all);
+	tell_held(vm);
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -514,6 +521,8 @@ void vcpus_release(struct vm *vm)
 		return;
 	pthread_mutex_lock(&all->lock);
 	all->holding = false;
+	if (all->running)
+		clock_go_on(vm);
 	for (uint32_t i = 0; i < vm->nvcpus; i++)
 		__atomic_store_n(&vm->vcpu[i].held, !vm->vcpu[i].debug.run, __ATOMIC_SEQ_CST);
 	pthread_cond_broadcast(&all->changed);

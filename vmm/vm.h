@@ -72,6 +72,8 @@ struct vm {
 	struct vcpu *vcpu;   /* array */
 	struct vcpus *vcpus; /* what they share */
 	unsigned int nvcpus;
+	uint64_t clock;	    /* ns of kvmclock when the vCPUs stopped; under their lock */
+	bool clock_stopped; /* that is to be its time when they run again */
 
 	struct loop *io_loop; /* for all that names no iothread */
 	struct list iothreads;

@@ -46,6 +46,8 @@ BAD = {
     "cpu-enforce": (KERNEL + ["--cpu", "SapphireRapids,enforce"], r"--cpu SapphireRapids,enforce: this host lacks .*amx-tile"),
     "cpu-tsc": (KERNEL + ["--cpu", "host,tsc-frequency=1"], r"--cpu host,tsc-frequency=1: tsc-frequency=1: not a frequency"),
     "cpu-x2apic": (KERNEL + ["--machine", "micro", "--cpus", "256", "--cpu", "host,-x2apic"], r"x2apic=off: --cpus 256 needs it"),
+    "rtc-kvmclock": (KERNEL + ["--rtc", "kvmclock=stop"], r"--rtc kvmclock=stop: kvmclock=stop: .*host.*vm"),
+    "rtc-option": (KERNEL + ["--rtc", "kvmclok=vm"], r"--rtc kvmclok=vm: kvmclok: .*kvmclock"),
     "overcommit-option": (KERNEL + ["--overcommit", "cpu-pn=on"], r"--overcommit cpu-pn=on: cpu-pn: .*cpu-pm"),
     "overcommit-both": (KERNEL + ["--overcommit", "cpu-pm=on,halt-poll=1"], r"--overcommit .*: halt-poll: with cpu-pm=on"),
     "overcommit-long": (KERNEL + ["--overcommit", "halt-poll=2000000000"], r"halt-poll=2000000000: more than a second"),

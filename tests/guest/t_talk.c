@@ -233,6 +233,47 @@ static void do_break(const char *p)
 	say("status %x\r\n", virtio_status(&d));
 }
 
+/* What KVM tells by MSR_KVM_SYSTEM_TIME_NEW (Documentation/virt/kvm/x86/msr.rst). */
+struct pvclock {
+	u32 version, pad0;
+	u64 tsc, system_time;
+	u32 mul;
+	signed char shift;
+	u8 flags, pad[2];
+} __attribute__((packed));
+
+#define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01
+
+/* kvmclock's milliseconds, and its flags, of which 2 (the guest was stopped) is taken back. */
+static void do_kvmclock(const char *p)
+{
+	static volatile struct pvclock *page;
+	u64 ticks, ns;
+	u32 version, r[4];
+	u8 flags;
+
+	cpuid(0x40000001, 0, r);
+	if (!(r[0] & 8)) {
+		say("none\r\n");
+		return;
+	}
+	if (!page) {
+		page = alloc(4096, 4096);
+		wrmsr(MSR_KVM_SYSTEM_TIME_NEW, (u64)page | 1);
+	}
+	do {
+		version = page->version;
+		barrier();
+		ticks = rdtsc() - page->tsc;
+		ticks = page->shift < 0 ? ticks >> -page->shift : ticks << page->shift;
+		ns = page->system_time + (u64)((unsigned __int128)ticks * page->mul >> 32);
+		flags = page->flags;
+		barrier();
+	} while ((version & 1) || version != page->version);
+	page->flags = flags & ~2;
+	say("%lu ms, flags %x\r\n", ns / 1000000, flags);
+}
+
 static void do_panic(const char *p)
 {
 	outb(0x505, 1);
@@ -274,6 +315,7 @@ static const struct {
 	{"net-send", " COUNT", do_net_send},
 	{"net-echo", " COUNT", do_net_echo},
 	{"break", "", do_break},
+	{"kvmclock", "", do_kvmclock},
 	{"panic", "", do_panic},
 	{"reset", "", do_reset},
 	{"poweroff", "", do_poweroff},
