@@ -169,12 +169,18 @@ static void print_done(struct tests *t)
 static int start(struct tests *t, struct test_guest *g)
 {
 	pid_t parent = getpid();
+	int ret;
 
 	g->report->outcome = TEST_FAILED;
 	g->deadline = clock_now() + (t->config.timeout + GRACE) * NSEC_PER_SEC;
+	/* Whose report is not its own, a process shall not reach. */
+	madvise(g->report, sizeof(*g->report), MADV_DOFORK);
 	g->pid = fork();
-	if (g->pid < 0)
-		return -errno;
+	ret = g->pid < 0 ? -errno : 0;
+	if (g->pid)
+		madvise(g->report, sizeof(*g->report), MADV_DONTFORK);
+	if (ret)
+		return ret;
 	if (!g->pid) {
 		/* Not to outlive the program. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -184,8 +190,7 @@ static int start(struct tests *t, struct test_guest *g)
 	}
 	g->pidfd = syscall(SYS_pidfd_open, g->pid, 0);
 	if (g->pidfd < 0) {
-		int ret = -errno;
-
+		ret = -errno;
 		kill(g->pid, SIGKILL);
 		waitpid(g->pid, NULL, 0);
 		return ret;
@@ -253,23 +258,35 @@ static void wait_for_some(struct tests *t, struct pollfd *fds)
 	}
 }
 
+/* Each a mapping of its own: mremap() reaches all of one. */
+static int make_reports(struct tests *t)
+{
+	for (struct test_guest *g = t->guest; g < t->guest + t->n; g++) {
+		void *p = mmap(NULL, sizeof(*g->report), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+		if (p == MAP_FAILED)
+			return -errno;
+		g->report = p;
+		g->pidfd = -1;
+		if (madvise(p, sizeof(*g->report), MADV_DONTFORK))
+			return -errno;
+	}
+	return 0;
+}
+
 static int run_all(struct tests *t, struct hako_error *err)
 {
 	size_t jobs = t->config.jobs ?: (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-	size_t size = t->n * sizeof(struct test_report);
-	struct test_report *reports = mmap(NULL, size, PROT_READ | PROT_WRITE,
-					   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct pollfd *fds;
+	int r;
 
 	jobs = MIN(jobs, t->n);
 	fds = calloc(jobs, sizeof(*fds));
-	if (reports == MAP_FAILED || !fds) {
+	r = fds ? make_reports(t) : -ENOMEM;
+	if (r) {
 		free(fds);
-		return error_errno(err, -ENOMEM, "test");
-	}
-	for (size_t i = 0; i < t->n; i++) {
-		t->guest[i].report = &reports[i];
-		t->guest[i].pidfd = -1;
+		return error_errno(err, r, "test");
 	}
 	printf("TAP version 13\n1..%zu\n", t->n);
 	while (t->printed < t->n) {
@@ -279,7 +296,6 @@ static int run_all(struct tests *t, struct hako_error *err)
 		wait_for_some(t, fds);
 		print_done(t);
 	}
-	munmap(reports, size);
 	free(fds);
 	return 0;
 }
@@ -289,6 +305,9 @@ static void tests_free(struct tests *t)
 	for (size_t i = 0; i < t->config.noptions; i++)
 		free(t->config.option[i].name);
 	free(t->config.option);
+	for (size_t i = 0; i < t->n; i++)
+		if (t->guest[i].report)
+			munmap(t->guest[i].report, sizeof(*t->guest[i].report));
 	free(t->guest);
 	options_free(cli_test_options, &t->config);
 }
