@@ -244,7 +244,7 @@ install: all man guests
 	install -d $(EXECDIR)/bench $(EXECDIR)/guest
 	install -m 755 tests/bench/run $O/bench/bare $O/bench/life $(EXECDIR)/bench
 	install -m 644 tests/bench/*.py $(EXECDIR)/bench
-	install -m 644 $O/guest/guest.elf $O/guest/exit.elf $(EXECDIR)/guest
+	install -m 644 $O/guest/guest.elf $O/guest/exit.elf $O/guest/exits.elf $(EXECDIR)/guest
 	$O/hako completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/hako
 
 clean:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Bare-metal guests: $O/guest/exit.elf leaves at once, $O/guest/guest.elf holds every test. They are built
+# Bare-metal guests: $O/guest/exit.elf leaves at once, $O/guest/exits.elf times its exits, $O/guest/guest.elf holds every test. They are built
 # with the host's compiler as ELF64 and become ELF32 files, as Multiboot 1 wants them.
 
 GUEST_SRC := $(sort $(wildcard tests/guest/*.c)) tests/guest/start.S
@@ -27,11 +27,11 @@ $O/guest/start-multiboot.o: tests/guest/start.S $O/flags tests/guest/guest.mk
 $O/guest/multiboot.elf: $(filter-out %/start.S.o,$(GUEST_OBJ)) $O/guest/start-multiboot.o tests/guest/guest.lds
 	$(Q)$(GUEST_LINK) -o $@.64 $(filter %.o,$^)
 	$(Q)objcopy -O elf32-i386 $@.64 $@
-$O/guest/exit.elf: $O/guest/exit.S.o tests/guest/guest.lds
+$O/guest/exit.elf $O/guest/exits.elf: $O/guest/%.elf: $O/guest/%.S.o tests/guest/guest.lds
 	$(Q)$(GUEST_LINK) -o $@.64 $<
 	$(Q)objcopy -S -O elf32-i386 $@.64 $@
 
-# What the start-up benchmark compares with.
+# What the benchmarks of start-up and exits compare with.
 $O/bench/bare: tests/bench/bare.c $O/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $<
@@ -46,7 +46,7 @@ $O/bench/run: tests/bench/run
 	@mkdir -p $(@D)
 	$(Q)ln -sf $(abspath $<) $@
 
-guests: $O/guest/guest.elf $O/guest/multiboot.elf $O/guest/exit.elf $O/bench/bare $O/bench/life $O/bench/run
+guests: $O/guest/guest.elf $O/guest/multiboot.elf $O/guest/exit.elf $O/guest/exits.elf $O/bench/bare $O/bench/life $O/bench/run
 .PHONY: guests
 
--include $(GUEST_OBJ:.o=.d) $O/guest/start-multiboot.d $O/guest/exit.S.d
+-include $(GUEST_OBJ:.o=.d) $O/guest/start-multiboot.d $O/guest/exit.S.d $O/guest/exits.S.d
