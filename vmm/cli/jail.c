@@ -9,27 +9,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static int enter_cgroup(const char *name, struct hako_error *err)
-{
-	char path[4096], pid[16];
-	int fd, r;
-
-	if (snprintf(path, sizeof(path), "%s%s/cgroup.procs",
-		     name[0] == '/' ? "" : "/sys/fs/cgroup/", name) >= (int)sizeof(path))
-		return error_errno(err, -ENAMETOOLONG, "--cgroup %s", name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0) {
-		r = error_errno(err, -errno, "--cgroup %s: %s", name, path);
-		if (r == -ENOENT)
-			error_hint(err, "make the group first: mkdir, or systemd-run");
-		return r;
-	}
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	r = write_all(fd, pid, strlen(pid));
-	close(fd);
-	return r ? error_errno(err, r, "--cgroup %s: %s", name, path) : 0;
-}
-
 static int enter_netns(const char *name, struct hako_error *err)
 {
 	char path[4096];
@@ -54,9 +33,9 @@ static int enter_netns(const char *name, struct hako_error *err)
 	return r;
 }
 
-int jail_begin(const struct jail_config *jail, struct hako_error *err)
+int jail_begin(struct jail_config *jail, struct hako_error *err)
 {
-	int r = jail->cgroup ? enter_cgroup(jail->cgroup, err) : 0;
+	int r = jail->cgroup ? cgroup_enter(jail->cgroup, &jail->group, err) : 0;
 
 	if (!r && jail->netns)
 		r = enter_netns(jail->netns, err);
@@ -141,17 +120,25 @@ static int change_user(const struct user *user, const char *text, struct hako_er
 int jail_end(const struct jail_config *jail, struct hako_error *err)
 {
 	struct user user = {0};
-	int r;
+	int r = cgroup_place_threads(jail->group, err);
 
 	/* Names are looked up in the host's files. */
-	if (jail->user && (r = find_user(jail->user, &user, err)))
+	if (!r && jail->user && (r = find_user(jail->user, &user, err)))
 		return r;
-	if (jail->chroot && (chroot(jail->chroot) || chdir("/"))) {
+	if (!r && jail->chroot && (chroot(jail->chroot) || chdir("/"))) {
 		r = -errno;
 		error_errno(err, r, "--chroot %s", jail->chroot);
 		if (r == -EPERM)
 			error_hint(err, "that needs CAP_SYS_CHROOT");
 		return r;
 	}
-	return jail->user ? change_user(&user, jail->user, err) : 0;
+	if (!r && jail->user)
+		r = change_user(&user, jail->user, err);
+	return r;
+}
+
+void jail_leave(struct jail_config *jail)
+{
+	cgroup_leave(jail->group);
+	jail->group = NULL;
 }

@@ -258,6 +258,7 @@ int cli_run(int argc, char **argv)
 			status = cli_fail(&err);
 	}
 	hako_vm_destroy(run.vm);
+	jail_leave(&run.config.jail);
 	if (run.have_pidfile)
 		unlink(run.config.pidfile);
 	if (run.log && run.log != stderr)
