@@ -15,12 +15,13 @@ from measure import Failure, Spec, hako_base, metrics, present, qemu_base, rotat
 MEMORY = 128  # MiB
 MAPPING = re.compile(r'^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+) *(.*)$')
 SECONDS = 2.0
+PRIVATE, SHARED_OUT = 'Private_', 'Pss:'  # of shared pages nothing, or this process' share
 METRICS = tuple(Spec(f'memory.{net}', f'memory beyond guest RAM, private, with --net {net}', 'MiB', promises=((None, '<=', 4),), digits=2,
                      steady=True) for net in ('user', 'tap'))
 
 
-def private(pid, ram=MEMORY):
-    """Private KiB beyond guest RAM of @ram MiB."""
+def beyond(pid, field, ram=MEMORY):
+    """KiB beyond guest RAM of @ram MiB, by the fields of smaps that begin with @field; None while there is no guest RAM."""
     total, in_ram, seen = 0, False, False
     with open(f'/proc/{pid}/smaps', encoding='utf-8') as f:
         for line in f:
@@ -29,7 +30,7 @@ def private(pid, ram=MEMORY):
                 size = int(match[2], 16) - int(match[1], 16)
                 in_ram = size == ram << 20 and match[3].startswith('rw') and match[4] == '0'
                 seen |= in_ram
-            elif line.startswith('Private_') and not in_ram:
+            elif line.startswith(field) and not in_ram:
                 total += int(line.split()[1])
     return total if seen else None
 
@@ -50,13 +51,13 @@ def tap():
         subprocess.run(['ip', 'link', 'del', name], check=False)
 
 
-def commands(a, net, ifname):
-    """Whom to compare."""
+def commands(a, net, ifname, test='blkbench secs=1000 irq=1'):
+    """Whom to compare: VMMs with a disk, a network card and a console."""
     kernel = os.path.join(a.build, 'guest', 'guest.elf')
     who = {}
     for name, board, bus in (('hako', 'micro', 'mmio'), ('hako q35', 'q35', 'pci')):
         who[name] = hako_base(a.hako, board, MEMORY) + [
-            '--kernel', kernel, '--append', f'test=blkbench secs=1000 irq=1 transport={bus}',
+            '--kernel', kernel, '--append', f'test={test} transport={bus}',
             '--disk', a.disk + ',read-only=on', '--net', 'user' if net == 'user' else f'tap,ifname={ifname}',
             '--console', 'null', '--chardev', 'null,id=c', '--device', 'virtio-serial',
             '--device', 'virtconsole,chardev=c']
@@ -64,7 +65,7 @@ def commands(a, net, ifname):
         host = 'user,id=n' if net == 'user' else f'tap,id=n,ifname={ifname},script=no,downscript=no'
         who[name] = qemu_base(board, MEMORY) + [
             '-kernel', kernel, '-append',
-            f'test=blkbench secs=1000 irq=1 transport={"mmio" if bus == "device" else bus}',
+            f'test={test} transport={"mmio" if bus == "device" else bus}',
             '-drive', f'file={a.disk},format=raw,if=none,id=d,read-only=on,aio=io_uring',
             '-device', f'virtio-blk-{bus},drive=d', '-netdev', host,
             '-device', f'virtio-net-{bus},netdev=n', '-serial', 'null', '-chardev', 'null,id=c',
@@ -82,7 +83,7 @@ def look(command, seconds):
                 time.sleep(0.1)
                 if p.poll() is not None:
                     raise Failure(f'{" ".join(command)}: {p.stderr.read().decode().strip()}')
-                values.append(private(p.pid))
+                values.append(beyond(p.pid, PRIVATE))
             if values[-1] is None:
                 raise Failure(f'{command[0]}: no mapping of the size of guest RAM')
             return max(v for v in values if v is not None) / 1024

@@ -74,7 +74,7 @@ def inside(kernel, initrd, disk, rounds):
                           '--device', 'virtconsole,chardev=c']
         with guest.Guest(s, vmm) as g:
             g.expect('@@ ready', timeout=240)
-            value = memory.private(g.process.pid)
+            value = memory.beyond(g.process.pid, memory.PRIVATE)
         if value is not None:
             say(kind='memory', who=name, private=value / 1024)
 

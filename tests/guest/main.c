@@ -36,6 +36,7 @@ static const struct {
 	{"net-peer", test_net_peer},
 	{"netbench", test_netbench},
 	{"rng", test_rng},
+	{"idle", test_idle},
 	{"console", test_console},
 	{"smp", test_smp},
 	{"reset", test_reset},

@@ -22,6 +22,7 @@ void test_net(void);
 void test_net_peer(void);
 void test_netbench(void);
 void test_rng(void);
+void test_idle(void);
 void test_console(void);
 void test_smp(void);
 void test_reset(void);
