@@ -124,7 +124,7 @@ EXEC_INIT := $O/exec-init
 EXEC_INIT_CFLAGS := -std=gnu11 -Os $(WARN) -ffreestanding -fno-stack-protector -fcf-protection=none \
   -fno-pic -fno-asynchronous-unwind-tables -static -nostdlib -s -Wl,--build-id=none \
   -Wl,-z,noexecstack,-z,noseparate-code
-$(EXEC_INIT): vmm/cli/guest/init.c vmm/cli/guest/sys.h vmm/cli/exec_proto.h $O/flags
+$(EXEC_INIT): vmm/cli/guest/init.c vmm/cli/guest/sys.h vmm/cli/guest/text.h vmm/cli/exec_proto.h $O/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(EXEC_INIT_CFLAGS) -o $@ $<

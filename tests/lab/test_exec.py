@@ -234,5 +234,36 @@ def share(lab):
                not os.path.exists(at('disk')), str(sorted(os.listdir(at('.')))))
 
 
-TESTS = [('exec.status', status), ('exec.streams', streams), ('exec.output', output), ('exec.signals', signals),
+def digest(path):
+    """A file's SHA-256."""
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
+
+
+def image(lab):
+    """A disk image as the root: its own programs, and what is written is lost."""
+    path = lab.pieces.paths['root']
+    before = digest(path)
+    script = 'cat /srv/cgi-bin/done; echo new >/srv/new; echo more >>/srv/cgi-bin/done; cat /srv/new; mount'
+    p = run(lab, '/bin/sh', '-c', script, options=['--root', path, '--sandbox', 'strict'])
+    lab.ok('status', p.returncode == 0, said(p))
+    lab.ok('files', p.stdout.startswith(b'#!/bin/sh\necho "$REMOTE_ADDR"') and b'\nnew\n' in p.stdout, said(p))
+    lab.ok('not-shared', b' type 9p ' not in p.stdout and b'overlay on / ' in p.stdout, said(p))
+    lab.ok('unchanged', digest(path) == before, 'the image was written to')
+    with tempfile.NamedTemporaryFile() as f:
+        f.truncate(1 << 20)
+        p = run(lab, 'true', options=['--root', f.name])
+        lab.ok('empty', p.returncode == 125 and b'no file system' in p.stderr, said(p))
+
+
+def large(lab):
+    """100 MiB of binary input and output."""
+    data = hashlib.shake_128(b'large').digest(100 << 20)
+    begin = time.monotonic()
+    p = run(lab, 'cat', data=data)
+    lab.lines.append(f'# {lab.name}: 100 MiB there and back in {time.monotonic() - begin:.0f} s')
+    lab.ok('cat', p.returncode == 0 and p.stdout == data, f'{said(p)}, {len(p.stdout)} bytes')
+
+
+TESTS = [('exec.status', status), ('exec.image', image), ('exec.large', large), ('exec.streams', streams), ('exec.output', output), ('exec.signals', signals),
          ('exec.panic', panic), ('exec.terminal', terminal), ('exec.share', share), ('exec.root', root)]

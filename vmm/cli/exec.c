@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/config.h"
@@ -29,7 +30,8 @@ struct exec_config {
 const struct option cli_exec_options[] = {
 	OPT_STRING("kernel", T, kernel, NULL,
 		   "image or Debian package; default: the newest /boot/vmlinuz-*"),
-	OPT_STRING("root", T, root, "/", "the guest's files; what it writes there is lost"),
+	OPT_STRING("root", T, root, "/",
+		   "the guest's files: a directory, or a disk image; what it writes there is lost"),
 	OPT_LIST("rw", T, rw, "DIR: a directory where what the guest writes stays"),
 	OPT_LIST("module", T, module, "NAME: a kernel module to load before the command"),
 	OPT_STRING("append", T, append, NULL, "more for the kernel's command line"),
@@ -138,6 +140,22 @@ static int share(struct exec *e, unsigned int n, const char *path, bool readonly
 	return r ?: setf(e, err, "device", "virtio-9p,fsdev=%s,mount_tag=%s", tag, tag);
 }
 
+/* The root is a disk image with a file system. */
+static int root_image(struct exec *e, const char *path, struct hako_error *err)
+{
+	char text[4200];
+
+	if (e->config.rw)
+		return error_set(err, -EINVAL, "--rw %s: --root %s is no directory",
+				 e->config.rw[0], e->config.root);
+	e->command.share = calloc(1, sizeof(char *));
+	e->command.cwd = strdup("/");
+	if (!e->command.share || !e->command.cwd)
+		return error_errno(err, -ENOMEM, "--root");
+	double_commas(path, text);
+	return setf(e, err, "disk", "%s,read-only=on,serial=" EXEC_DISK, text);
+}
+
 /* Share the directories; those that may be written as the guest finds them below its root. */
 static int share_all(struct exec *e, struct hako_error *err)
 {
@@ -147,6 +165,11 @@ static int share_all(struct exec *e, struct hako_error *err)
 
 	if (!root)
 		return error_errno(err, -errno, "--root %s", e->config.root);
+	if (e->command.root_disk) {
+		r = root_image(e, root, err);
+		free(root);
+		return r;
+	}
 	while (e->config.rw && e->config.rw[count])
 		count++;
 	e->command.share = calloc(count + 1, sizeof(char *));
@@ -216,9 +239,16 @@ static int add_lines(struct exec *e, struct hako_error *err)
 
 static int make_initramfs(struct exec *e, struct hako_error *err)
 {
-	const char *names[MODULES_MAX + 8] = {"9p", "9pnet_virtio", "overlay", "virtio_console"};
-	size_t n = 4;
+	static const char *const shares[] = {"9p", "9pnet_virtio", NULL};
+	/* What ext4 asks for at run time only. Other file systems come by --module. */
+	static const char *const disks[] = {"virtio_blk", "?crc32c_generic", "?ext4", NULL};
+	const char *names[MODULES_MAX + 8] = {NULL};
+	size_t n = 0;
 
+	for (const char *const *m = e->command.root_disk ? disks : shares; *m; m++)
+		names[n++] = *m;
+	names[n++] = "overlay";
+	names[n++] = "virtio_console";
 	names[n++] = strncmp(e->config.machine, "micro", 5) ? "virtio_pci" : "virtio_mmio";
 	for (char **m = e->config.module; m && *m; m++) {
 		if (n >= MODULES_MAX)
@@ -232,7 +262,9 @@ static int make_vm(struct exec *e, struct hako_error *err)
 {
 	struct exec_config *c = &e->config;
 	int r = exec_kernel_find(&e->kernel, c->kernel, err);
+	struct stat st;
 
+	e->command.root_disk = !stat(c->root, &st) && !S_ISDIR(st.st_mode);
 	if (!r)
 		r = make_initramfs(e, err);
 	if (!r)

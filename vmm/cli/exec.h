@@ -34,7 +34,7 @@ void exec_kernel_free(struct exec_kernel *kernel);
 /** Where things are kept between runs, made if need be. The caller frees it. */
 int exec_cache_dir(char **path, struct hako_error *err);
 
-/** An initramfs with process 1 and the modules @names (NULL-terminated) for that kernel: its path, which the caller frees, also after an error. */
+/** An initramfs with process 1 and the modules @names (NULL-terminated; of "?NAME" the kernel need have none) for that kernel: its path, which the caller frees, also after an error. */
 int exec_initramfs(const struct exec_kernel *kernel, const char *const *names, char **path,
 		   struct hako_error *err);
 
@@ -43,6 +43,7 @@ struct exec_command {
 	char **argv;  /* NULL-terminated */
 	char **share; /* NULL-terminated: absolute paths of directories that may be written */
 	char *cwd;
+	bool root_disk; /* the root is a disk's file system */
 };
 
 /* The host's ends of the guest's ports, and of its serial console. */

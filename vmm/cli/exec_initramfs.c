@@ -272,7 +272,10 @@ static int add_modules(struct build *b, const char *const *names, struct hako_er
 	if (!ret)
 		ret = scan(b, b->kernel->modules, err);
 	for (; *names && !ret; names++)
-		ret = add_module(b, *names, "hako exec", err);
+		if (**names != '?')
+			ret = add_module(b, *names, "hako exec", err);
+		else if (module_path(b, *names + 1))
+			ret = add_module(b, *names + 1, "hako exec", err);
 	free(builtin);
 	return ret;
 }

@@ -21,6 +21,7 @@ enum exec_port {
 /* Mount tags are this and a number: 0 is the root, the others the directories that may be written. */
 #define EXEC_TAG       "hako"
 #define EXEC_PORT_NAME "hako-control"
+#define EXEC_DISK      "hako-root" /* the serial number of the disk that is the root, if one is */
 
 /* First to the guest. Behind it, each ended by a NUL: the current directory, the paths of shares 1 to nshares, the arguments, the environment. */
 struct exec_job {
@@ -28,6 +29,7 @@ struct exec_job {
 	uint32_t terminal; /* bit n: the command's descriptor n is a terminal */
 	uint16_t rows, columns;
 	uint32_t nshares, argc, envc;
+	uint32_t root_disk; /* a boolean: the root is no share but a disk */
 };
 
 /* Then to the guest, at any time. */

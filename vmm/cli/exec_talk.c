@@ -114,6 +114,7 @@ static int send_job(struct talk *t, const struct exec_command *c, struct hako_er
 		job.terminal |= isatty(fd) ? BIT(fd) : 0;
 	t->raw = job.terminal & 1;
 	failed |= send_control(t, c->cwd, strlen(c->cwd) + 1);
+	job.root_disk = c->root_disk;
 	job.nshares = send_texts(t, c->share, &failed);
 	job.argc = send_texts(t, c->argv, &failed);
 	job.envc = send_texts(t, environ, &failed);

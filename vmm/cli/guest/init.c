@@ -18,6 +18,7 @@
 
 #include "../exec_proto.h"
 #include "sys.h"
+#include "text.h"
 
 #define WAIT_TURNS 10000 /* of a millisecond or more, for the ports of the host */
 #define DEVICES	   32	 /* of virtio, where they may be */
@@ -48,67 +49,6 @@ static struct {
 } g;
 
 /* --- small things ------------------------------------------------------------------------------ */
-
-/* The compiler calls these. */
-void *memset(void *p, int c, size_t n);
-void *memcpy(void *to, const void *from, size_t n);
-
-void *memset(void *p, int c, size_t n)
-{
-	void *at = p;
-
-	__asm__ volatile("rep stosb" : "+D"(at), "+c"(n) : "a"(c) : "memory");
-	return p;
-}
-
-void *memcpy(void *to, const void *from, size_t n)
-{
-	void *at = to;
-
-	__asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(n) : : "memory");
-	return to;
-}
-
-static size_t length(const char *s)
-{
-	size_t n = 0;
-
-	while (s[n])
-		n++;
-	return n;
-}
-
-static char *append(char *to, const char *end, const char *text)
-{
-	while (*text && to < end - 1)
-		*to++ = *text++;
-	*to = 0;
-	return to;
-}
-
-/* Two texts, put together in the place of the last but three of this kind. */
-static char *join(const char *a, const char *b)
-{
-	static char text[4][4200];
-	static int turn;
-	char *p = text[turn++ & 3];
-
-	append(append(p, p + 4200, a), p + 4200, b);
-	return p;
-}
-
-/* A text and a number behind it. */
-static char *numbered(const char *text, uint32_t n)
-{
-	char digits[12], *d = digits + sizeof(digits) - 1;
-
-	*d = 0;
-	do {
-		*--d = '0' + n % 10;
-		n /= 10;
-	} while (n);
-	return join(text, d);
-}
 
 static void sleep_ms(long ms)
 {
@@ -357,10 +297,72 @@ static uint32_t root_share(void)
 	return 0;
 }
 
-/* The host's files below a tmpfs that takes what is written. */
+/* Does the file say just @text? */
+static bool says(const char *path, const char *text, size_t len)
+{
+	int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+	char got[32];
+	long n = fd < 0 ? -1 : sys_read(fd, got, sizeof(got));
+	size_t i = 0;
+
+	sys_close(fd);
+	while (i < len && got[i] == text[i])
+		i++;
+	return n >= (long)len && i == len;
+}
+
+/* The disk that is the root. */
+static const char *find_disk(void)
+{
+	char name[] = "vda";
+
+	for (int turn = 0; turn < WAIT_TURNS; turn++) {
+		for (name[2] = 'a'; name[2] <= 'z'; name[2]++)
+			if (says(join(join("/sys/block/", name), "/serial"), EXEC_DISK,
+				 sizeof(EXEC_DISK) - 1))
+				return join("/dev/", name);
+		sleep_ms(1);
+	}
+	fail(-ENODEV, "the disk that is the root", "");
+}
+
+/* As the kernel does with root=: whatever file system of those that it has. */
+static void mount_disk(void)
+{
+	static char list[4096];
+	const char *disk = find_disk();
+	int fd = sys_open("/proc/filesystems", O_RDONLY | O_CLOEXEC, 0);
+	long n = sys_read(fd, list, sizeof(list) - 1), r, error = -EINVAL;
+	char *line = list;
+
+	sys_close(fd);
+	for (long i = 0; i < n; i++) {
+		if (list[i] != '\n')
+			continue;
+		list[i] = 0;
+		if (line[0] == '\t') {
+			r = sys_mount(disk, "/lower", line + 1, MS_RDONLY, "");
+			/* A journal that would have to be played back. */
+			if (r == -EROFS || r == -EACCES)
+				r = sys_mount(disk, "/lower", line + 1, MS_RDONLY, "noload");
+			if (!r)
+				return;
+			if (r != -EINVAL)
+				error = r;
+		}
+		line = list + i + 1;
+	}
+	fail(error, "no file system that this kernel knows (--module) on the disk ", disk);
+}
+
+/* The host's files, or a disk's, below a tmpfs that takes what is written. */
 static void mount_overlay(void)
 {
-	must_mount(numbered(EXEC_TAG, 0), "/lower", "9p", MS_RDONLY, P9_OPTIONS ",cache=loose");
+	if (g.job.root_disk)
+		mount_disk();
+	else
+		must_mount(numbered(EXEC_TAG, 0), "/lower", "9p", MS_RDONLY,
+			   P9_OPTIONS ",cache=loose");
 	must_mount("tmpfs", "/rw", "tmpfs", 0, "size=75%");
 	sys_mkdir("/rw/upper", 0755);
 	sys_mkdir("/rw/work", 0755);
