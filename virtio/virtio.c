@@ -255,7 +255,9 @@ int virtio_device_confine(struct object *obj, struct sandbox *sb, struct hako_er
 	if (vdev->pci)
 		virtio_pci_confine(vdev);
 	sandbox_need(sb, vdev->ops->needs);
-	return ret ? error_errno(err, ret, "eventfd for a queue") : 0;
+	if (ret)
+		return error_errno(err, ret, "eventfd for a queue");
+	return vdev->ops->confine ? vdev->ops->confine(vdev, sb, err) : 0;
 }
 
 void virtio_set_dma(struct virtio_device *vdev, bool on)

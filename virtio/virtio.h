@@ -152,6 +152,8 @@ struct virtio_ops {
 	void (*queue_reset)(struct virtqueue *vq);
 	/* Without drain: the queue is to be drained, so let what is in flight not wait for anything but I/O. Loop thread. May be NULL. */
 	void (*hurry)(struct virtqueue *vq);
+	/* As class.confine, for what depends on the options. May be NULL. */
+	int (*confine)(struct virtio_device *vdev, struct sandbox *sb, struct hako_error *err);
 };
 
 struct virtio_transport_ops {

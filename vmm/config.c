@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "devices/block/block.h"
 #include "devices/char/char.h"
@@ -53,6 +54,10 @@ const struct option vm_config_options[] = {
 		"[virtio:]stdio|pty|null|none|file:PATH|unix:PATH: a serial line, or virtio console"),
 	OPT_STRING("balloon", T, balloon, NULL,
 		   "on|SIZE[,option=...]: the guest can give memory back; it keeps SIZE at first"),
+	OPT_STRING(
+		"vsock", T, vsock, NULL,
+		"CID[,backend=auto|vhost|unix][,path=SOCKET][,option=...]: stream sockets between guest and "
+		"host"),
 	OPT_LIST("device", T, device, "CLASS[,option=...]: any device, see \"hako help device\""),
 	OPT_LIST("blockdev", T, blockdev,
 		 "CLASS,node-name=ID,...: a disk node for a device's drive=ID"),
@@ -482,6 +487,52 @@ static int new_balloon(struct vm *vm, const char *text, struct hako_error *err)
 	return r;
 }
 
+/* By the host's kernel where it can, or by Unix sockets. */
+static int vsock_class(struct vm *vm, struct keyvals *kv, const struct class **cls,
+		       struct hako_error *err)
+{
+	static const char *const names[] = {"auto", "vhost", "unix", NULL};
+	static const struct option option = {
+		.name = "backend",
+		.type = OPTION_ENUM,
+		.values = names,
+	};
+	const char *value = keyvals_take(kv, "backend");
+	int backend = 0, r = value ? option_set(&option, &backend, value, err) : 0;
+	bool by_path = keyvals_get(kv, "path");
+
+	if (r)
+		return r;
+	if (!backend)
+		backend = by_path && !keyvals_get(kv, "vhostfd") &&
+					  access("/dev/vhost-vsock", R_OK | W_OK)
+				  ? 2
+				  : 1;
+	/* Of two ways auto takes one, and the path is the other's. */
+	if (backend == 1 && !value)
+		keyvals_take(kv, "path");
+	return vm_device_class(vm, backend == 1 ? "vhost-vsock" : "virtio-vsock", cls, err);
+}
+
+static int new_vsock(struct vm *vm, const char *text, struct hako_error *err)
+{
+	struct keyvals kv = {0};
+	const struct class *cls;
+	const char *cid;
+	int r = keyvals_parse(&kv, text, "cid", err);
+
+	if (!r)
+		r = vsock_class(vm, &kv, &cls, err);
+	cid = r ? NULL : keyvals_take(&kv, "cid");
+	if (cid)
+		r = keyvals_add(&kv, "guest-cid", cid);
+	drop_used(&kv);
+	if (!r)
+		r = object_new(vm, cls, &kv, NULL, err);
+	keyvals_free(&kv);
+	return r;
+}
+
 static int new_fw_cfg(struct vm *vm, const char *text, unsigned int n, struct hako_error *err)
 {
 	if (!vm->fw_cfg)
@@ -532,6 +583,8 @@ int config_create_objects(struct vm *vm, struct hako_error *err)
 		r = for_list(vm, c->device, "device", new_device, err);
 	if (!r && c->balloon && (r = new_balloon(vm, c->balloon, err)))
 		error_prefix(err, "--balloon %s", c->balloon);
+	if (!r && c->vsock && (r = new_vsock(vm, c->vsock, err)))
+		error_prefix(err, "--vsock %s", c->vsock);
 	if (!r)
 		r = for_list(vm, c->object, "object", new_late_object, err);
 	if (!r)

@@ -50,7 +50,7 @@ struct vm_config {
 	int decompress, panic, loop;
 	bool no_reboot;
 	char *kvm, *gdb;
-	char *balloon;
+	char *balloon, *vsock;
 	char **disk, **net, **console, **device, **blockdev, **netdev, **chardev, **fsdev,
 		**iothread, **pin, **sched, **object, **fw_cfg, **netdev_dump, **numa;
 	/* Made of memory and cpus by config_finish(). */

@@ -44,8 +44,9 @@ enum sandbox_need {
 	SANDBOX_SENDING =
 		1 << 11, /* messages with addresses or descriptors over sockets that are open */
 	SANDBOX_DEBUG = 1 << 12, /* a debugger: registers and breakpoints */
+	SANDBOX_LOCAL = 1 << 13, /* connections to Unix sockets, made at any time */
 };
-#define SANDBOX_NEEDS 13
+#define SANDBOX_NEEDS 14
 
 /* Below a path that is given to sandbox_allow_path(). */
 enum sandbox_access {

@@ -59,6 +59,7 @@ enum sandbox_check {
 	CHECK_THREAD,  /* argument 0 are the flags of a thread, no namespaces */
 	CHECK_INET,    /* argument 0 is AF_INET or AF_INET6, and no raw socket */
 	CHECK_STREAM,  /* argument 0 is AF_UNIX, AF_INET or AF_INET6, and a stream */
+	CHECK_LOCAL,   /* argument 0 is AF_UNIX, and a stream */
 	CHECK_SELF,    /* argument 0 is the process */
 };
 

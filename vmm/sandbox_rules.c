@@ -19,7 +19,7 @@
 const char *const sandbox_thread_names[SANDBOX_THREADS] = {"vCPU", "loop", "worker", "main"};
 const char *const sandbox_need_names[SANDBOX_NEEDS] = {
 	"disk",	    "share",  "internet", "socket", "reconnect", "tap",	  "vhost",
-	"terminal", "random", "epoll",	  "files",  "sending",	 "debug",
+	"terminal", "random", "epoll",	  "files",  "sending",	 "debug", "local",
 };
 
 #define CALL(NAME, THREADS, NEEDS, CHECK)                \
@@ -99,7 +99,8 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(setsockopt, L, SANDBOX_INET | SANDBOX_SOCKET, CHECK_NONE),
 	CALL(shutdown, L | M, SANDBOX_INET | SANDBOX_SOCKET, CHECK_NONE),
 	CALL(socket, L, SANDBOX_RECONNECT, CHECK_STREAM),
-	CALL(connect, L, SANDBOX_INET | SANDBOX_RECONNECT, CHECK_NONE),
+	CALL(connect, L, SANDBOX_INET | SANDBOX_RECONNECT | SANDBOX_LOCAL, CHECK_NONE),
+	CALL(socket, L, SANDBOX_LOCAL, CHECK_LOCAL),
 	CALL(socket, L, SANDBOX_INET, CHECK_INET),
 	CALL(accept, L, SANDBOX_INET, CHECK_NONE),
 	CALL(bind, L, SANDBOX_INET, CHECK_NONE),
@@ -206,6 +207,7 @@ const struct sandbox_value sandbox_ioctls[] = {
 	VALUE(VHOST_SET_VRING_CALL, V | L | M, SANDBOX_VHOST),
 	VALUE(VHOST_SET_VRING_ERR, V | L | M, SANDBOX_VHOST),
 	VALUE(VHOST_NET_SET_BACKEND, V | L | M, SANDBOX_VHOST),
+	VALUE(VHOST_VSOCK_SET_RUNNING, L, SANDBOX_VHOST),
 	VALUE(BLKGETSIZE64, L | W | M, SANDBOX_DISK),
 	VALUE(TCGETS, L | M, SANDBOX_TERMINAL),
 	VALUE(TCSETS, M, SANDBOX_TERMINAL),
@@ -271,6 +273,8 @@ static const char *condition(enum sandbox_check check)
 		return "AF_INET, AF_INET6; not raw";
 	case CHECK_STREAM:
 		return "AF_UNIX, AF_INET, AF_INET6; streams";
+	case CHECK_LOCAL:
+		return "AF_UNIX; streams";
 	case CHECK_SELF:
 		return "to itself";
 	case CHECK_IOCTL:

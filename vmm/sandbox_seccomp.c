@@ -78,7 +78,7 @@ static void allow_values(struct build *b, int number, const struct sandbox_value
 	}
 }
 
-static void allow_sockets(struct build *b, bool streams_only)
+static void allow_sockets(struct build *b, enum sandbox_check check)
 {
 	static const uint32_t families[] = {AF_INET, AF_INET6, AF_UNIX};
 	const uint32_t type = ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -87,11 +87,11 @@ static void allow_sockets(struct build *b, bool streams_only)
 		struct scmp_arg_cmp cmp[] = {low(0, UINT32_MAX, families[i]),
 					     low(1, type, SOCK_STREAM)};
 
-		if (!streams_only && families[i] == AF_UNIX)
+		if (check == (families[i] == AF_UNIX ? CHECK_INET : CHECK_LOCAL))
 			continue;
 		allow(b, SYS_socket, 2, cmp);
 		cmp[1] = low(1, type, SOCK_DGRAM); /* ICMP too, where the kernel lets users ping */
-		if (!streams_only)
+		if (check == CHECK_INET)
 			allow(b, SYS_socket, 2, cmp);
 	}
 }
@@ -120,7 +120,8 @@ static void allow_rule(struct build *b, const struct sandbox_rule *r)
 		return;
 	case CHECK_INET:
 	case CHECK_STREAM:
-		allow_sockets(b, r->check == CHECK_STREAM);
+	case CHECK_LOCAL:
+		allow_sockets(b, r->check);
 		return;
 	case CHECK_NO_EXEC:
 		cmp = low(2, PROT_EXEC, 0);

@@ -174,6 +174,13 @@ BAD = {
     "numa-distance": (KERNEL + ["--numa", "node,cpus=0", "--numa", "node", "--numa", "dist,src=0,dst=1,val=5"],
                       r"--numa dist,.*: distance 5 from node 0 to 1"),
     "numa-asymmetric": (KERNEL + ["--numa", "node,cpus=0,dist=10:20", "--numa", "node,dist=30:10"], r"must be symmetric"),
+    "vsock-nowhere": (KERNEL + ["--vsock", "3,path=/nowhere/v"], r"--vsock 3,path=/nowhere/v: .*path=/nowhere/v: No such file"),
+    "vsock-host": (KERNEL + ["--vsock", "2,path=v"], r"--vsock 2,path=v: .*guest-cid=2"),
+    "vsock-backend": (KERNEL + ["--vsock", "3,backend=tcp"], r"--vsock .*backend=tcp"),
+    "vsock-fd": (KERNEL + ["--vsock", "3,vhostfd=x"], r"--vsock .*vhostfd=x: a number"),
+    "vsock-fd-closed": (KERNEL + ["--vsock", "3,vhostfd=77"], r"--vsock .*vhostfd=77: Bad file descriptor"),
+    "vsock-fd-other": (KERNEL + ["--vsock", "3,vhostfd=0"], r"--vsock .*taking the device"),
+    "vsock-packed": (KERNEL + ["--device", "vhost-vsock,packed=on"], r"--device .*no packed rings"),
     "mmio-full": (KERNEL + ["--machine", "micro"] + ["--device", "virtio-rng"] * 20, r"room for 16"),
 }
 

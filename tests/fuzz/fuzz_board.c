@@ -255,7 +255,7 @@ static void print_ops(const char *board)
 static void remove_share(void)
 {
 	if (rig.vm)
-		rmdir(rig.share);
+		board_remove_share();
 }
 
 /* --- the target --------------------------------------------------------------------------------- */

@@ -13,7 +13,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 MODULES = ('virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_rng ext4 button evdev '
-           'qemu_fw_cfg 8021q virtio_balloon')
+           'qemu_fw_cfg 8021q virtio_balloon vmw_vsock_virtio_transport')
 # What the kernel says when time runs unevenly, as it does on busy or emulated processors.
 UNEVEN = re.compile(r'hpet: Lost \d+ RTC interrupts|clocksource: |TSC found unstable|'
                     r'perf: interrupt took too long|Unstable clock detected|trace_clock=local|^on the kernel command line|'
@@ -85,12 +85,13 @@ class Spec:
 
     def __init__(self, kernel, initrd, board='q35', cpus=1, memory=256, steps=(), append='',
                  disks=(), nets=(), rng=False, reboot=True, root=True, options=(), cpu=None, program=None, numa=(),
-                 distances=()):
+                 distances=(), vsock=None):
         self.options = list(options)  # of hako alone
         self.program = program  # hako's, if it is not the one that is tested by default
         self.cpu = cpu
         self.numa = list(numa)  # of each node its CPUs (or '') and MiB
         self.distances = list(distances)  # from, to, how far
+        self.vsock = vsock  # the guest's CID, and a path if it is not the host's kernel that serves it
         self.kernel, self.initrd, self.board = kernel, initrd, board
         self.cpus, self.memory, self.steps = cpus, memory, list(steps)
         self.disks, self.nets, self.rng, self.reboot = list(disks), list(nets), rng, reboot
@@ -131,6 +132,9 @@ def hako_command(spec):
         args += ['--numa', f'node,memory={size}M' + (f',cpus={cpus}' if cpus else '')]
     for src, dst, val in spec.distances:
         args += ['--numa', f'dist,src={src},dst={dst},val={val}']
+    if spec.vsock:
+        cid, path = spec.vsock
+        args += ['--vsock', f'{cid},backend=unix,path={path}' if path else f'{cid},backend=vhost']
     return args + spec.options
 
 
@@ -163,6 +167,8 @@ def qemu_command(spec):
                  '-numa', f'node,nodeid={i},memdev=m{i}' + (f',cpus={cpus}' if cpus else '')]
     for src, dst, val in spec.distances:
         args += ['-numa', f'dist,src={src},dst={dst},val={val}']
+    if spec.vsock:
+        args += ['-device', f'vhost-vsock-{bus},guest-cid={spec.vsock[0]}']
     if not spec.reboot:
         args += ['-no-reboot']
     return args

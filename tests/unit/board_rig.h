@@ -26,6 +26,7 @@
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "virtio/transport.h"
@@ -91,7 +92,7 @@ struct board_op {
 
 struct board_rig {
 	struct vm *vm;
-	int disk, network, console; /* the host's ends */
+	int disk, network, console, vsock; /* the host's ends */
 	struct virtio_device *card[BOARD_CARDS];
 	uint64_t base[BOARD_CARDS]; /* of their registers, after a reset */
 	unsigned int ncards;
@@ -164,6 +165,17 @@ static void board_wait(struct vm *vm)
 	}
 }
 
+/* Who connects to the host's port is accepted, given a word, and left alone with it. */
+static void board_accept(void)
+{
+	int fd;
+
+	while ((fd = accept4(rig.vsock, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+		(void)!send(fd, "word", 4, MSG_NOSIGNAL);
+		close(fd);
+	}
+}
+
 /* In the vCPU's thread. True: KVM_RUN returns. */
 static bool board_step(struct vcpu *v, const struct board_op *op)
 {
@@ -200,6 +212,7 @@ static bool board_step(struct vcpu *v, const struct board_op *op)
 		break;
 	case BOARD_OP_WAIT:
 		board_wait(v->vm);
+		board_accept();
 		break;
 	case BOARD_OP_FRAME:
 		(void)!send(rig.network, op->data, op->size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -371,6 +384,18 @@ static void board_start(void)
 	}
 }
 
+/* A socket in the shared directory. */
+static int board_listen(const char *name)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+
+	BOARD_CHECK(snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/%s", rig.share, name) <
+		    (int)sizeof(sun.sun_path));
+	BOARD_CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&sun, sizeof(sun)) && !listen(fd, 64));
+	return fd;
+}
+
 /* Machine @machine with one virtio device of each type, and all that a board has besides. */
 static inline void board_open(const char *machine)
 {
@@ -426,6 +451,10 @@ static inline void board_open(const char *machine)
 	snprintf(text, sizeof(text), "local,id=share,readonly=on,path=%s", rig.share);
 	board_set(vm, "fsdev", text);
 	board_set(vm, "device", "virtio-9p,fsdev=share,mount_tag=share,packed=on");
+	/* Somebody is at port 1000 of the host. */
+	snprintf(text, sizeof(text), "4,backend=unix,packed=on,path=%s/vsock", rig.share);
+	board_set(vm, "vsock", text);
+	rig.vsock = board_listen("vsock_1000");
 	if (!strcmp(machine, "q35")) {
 		board_set(vm, "device", "pcie-root-port,id=port");
 		board_set(vm, "device", "virtio-rng,bus=port");
@@ -438,13 +467,26 @@ static inline void board_open(const char *machine)
 	board_find_cards();
 }
 
+static void board_remove_share(void)
+{
+	static const char *const names[] = {"vsock", "vsock_1000"};
+	char path[300];
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", rig.share, names[i]);
+		unlink(path);
+	}
+	rmdir(rig.share);
+}
+
 static inline void board_close(void)
 {
 	hako_vm_destroy((struct hako_vm *)rig.vm);
 	close(rig.disk);
 	close(rig.network);
 	close(rig.console);
-	rmdir(rig.share);
+	close(rig.vsock);
+	board_remove_share();
 	rig.vm = NULL;
 }
 
