@@ -451,9 +451,10 @@ static int make_threaded(struct cgroup *cg, const struct words *w, struct hako_e
 
 	for (int i = VCPUS; i < GROUPS && !r; i++) {
 		struct group *g = &cg->group[i];
+		size_t len = strlen(cg->group[VM].dir);
 
-		snprintf(g->dir, sizeof(g->dir), "%.*s/%s", (int)(sizeof(g->dir) - NAME_ROOM),
-			 cg->group[VM].dir, names[i]);
+		memcpy(g->dir, cg->group[VM].dir, len);
+		snprintf(g->dir + len, sizeof(g->dir) - len, "/%s", names[i]);
 		r = make(g, err);
 		if (r)
 			break;
