@@ -37,8 +37,10 @@ const struct option vm_config_options[] = {
 		"overcommit", T, overcommit, "",
 		"[cpu-pm=on][,halt-poll=NS]: leave the CPUs to idle guests, or have KVM wait for them "
 		"without sleeping"),
-	OPT_STRING("rtc", T, rtc, "",
-		   "[kvmclock=vm|host]: whether the guest's clock stands still while it is paused"),
+	OPT_STRING(
+		"rtc", T, rtc, "",
+		"[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew][,kvmclock=vm|host]: "
+		"the guest's clocks"),
 	OPT_STRING("kernel", T, kernel, NULL, "bzImage, ELF or Multiboot kernel to boot"),
 	OPT_STRING("initrd", T, initrd, NULL, "initial ramdisk for the kernel"),
 	OPT_STRING("append", T, append, NULL, "kernel command line"),

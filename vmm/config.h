@@ -39,9 +39,10 @@ enum rtc_clock {
 	RTC_CLOCK_VM,	/* stands still */
 };
 
-/* The guest's clocks: --rtc. */
+/* The guest's clocks: --rtc. What is for the real-time clock is its options (devices/platform/rtc.c), NULL: not given. */
 struct config_rtc {
 	int kvmclock; /* enum rtc_clock */
+	char *base, *clock, *driftfix;
 };
 
 struct vm_config {
@@ -88,8 +89,9 @@ int config_parse_memory(const char *text, uint64_t *size, struct memory_options 
 /** Of "cpu-pm=on,halt-poll=NS". */
 int config_parse_overcommit(const char *text, struct config_overcommit *oc, struct hako_error *err);
 
-/** Of "kvmclock=host|vm". */
+/** Of "base=,clock=,driftfix=,kvmclock=". */
 int config_parse_rtc(const char *text, struct config_rtc *rtc, struct hako_error *err);
+void config_free_rtc(struct config_rtc *rtc);
 
 /** Make the objects that --chardev, --netdev, --blockdev, --fsdev, --iothread, --object, --console, --disk, --net and --device name. */
 int config_create_objects(struct vm *vm, struct hako_error *err);

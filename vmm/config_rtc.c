@@ -10,6 +10,9 @@ static const char *const kvmclock_names[] = {
 
 #define T struct config_rtc
 static const struct option rtc_options[] = {
+	OPT_STRING("base", T, base, NULL, "the real-time clock's time at the start"),
+	OPT_STRING("clock", T, clock, NULL, "what it counts"),
+	OPT_STRING("driftfix", T, driftfix, NULL, "what becomes of its interrupts that are late"),
 	OPT_ENUM("kvmclock", T, kvmclock, "vm", kvmclock_names,
 		 "the paravirtual clock, while the VM is paused: goes on, or stands still"),
 	OPT_END,
@@ -27,4 +30,9 @@ int config_parse_rtc(const char *text, struct config_rtc *rtc, struct hako_error
 		r = options_apply(rtc_options, rtc, &kv, true, err);
 	keyvals_free(&kv);
 	return r ? error_prefix(err, "--rtc %s", text), r : 0;
+}
+
+void config_free_rtc(struct config_rtc *rtc)
+{
+	options_free(rtc_options, rtc);
 }

@@ -472,6 +472,7 @@ void hako_vm_destroy(struct hako_vm *handle)
 		close(vm->fd);
 	kvm_close(vm->kvm);
 	numa_free(vm->config->nodes);
+	config_free_rtc(&vm->config->rtc_options);
 	options_free(vm_config_options, vm->config);
 	free(vm->config);
 	free(vm);

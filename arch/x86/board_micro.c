@@ -11,6 +11,7 @@
 #include "board.h"
 
 #include "devices/platform/ged.h"
+#include "vmm/config.h"
 
 #define MICRO_LOW_MAX	  (3 * GiB)
 #define MICRO_VIRTIO_BASE 0xfeb00000ull
@@ -34,7 +35,12 @@ static int micro_devices(struct vm *vm, struct hako_error *err)
 {
 	/* The keyboard controller is there for its reset line alone; ACPI does not show it. */
 	static const char *const devices[] = {"acpi-ged", "i8042", "fw_cfg_io", NULL};
+	const struct config_rtc *rtc = &vm->config->rtc_options;
 
+	if (rtc->base || rtc->clock || rtc->driftfix)
+		return error_set(err, -EINVAL,
+				 "--rtc %s: board micro has no real-time clock, only kvmclock",
+				 vm->config->rtc);
 	return board_make_devices(vm, devices, err);
 }
 

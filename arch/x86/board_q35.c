@@ -14,6 +14,7 @@
 #include "devices/platform/acpi_pm.h"
 #include "devices/platform/lpc.h"
 #include "devices/platform/rtc.h"
+#include "vmm/config.h"
 
 #define Q35_LOW_MAX	0xb0000000ull
 #define Q35_LOW_CUT	(2 * GiB)
@@ -45,19 +46,42 @@ static int q35_init(struct vm *vm, uint64_t ram_size, struct hako_error *err)
 	return 0;
 }
 
+/* --rtc has QEMU's names of old; the device's are those of QEMU's device. */
+static int make_rtc(struct vm *vm, struct hako_error *err)
+{
+	const struct config_rtc *o = &vm->config->rtc_options;
+	struct keyvals kv = {0};
+	int r = 0;
+
+	if (o->base)
+		r = keyvals_add(&kv, "base", o->base);
+	if (!r && o->clock)
+		r = keyvals_add(&kv, "clock", o->clock);
+	if (!r && o->driftfix && strcmp(o->driftfix, "none") != 0)
+		r = strcmp(o->driftfix, "slew") == 0
+			    ? keyvals_add(&kv, "lost_tick_policy", "slew")
+			    : error_set(err, -EINVAL, "driftfix=%s: none or slew expected",
+					o->driftfix);
+	if (!r)
+		r = object_new(vm, class_find(CLASS_DEVICE, "mc146818rtc"), &kv, NULL, err);
+	keyvals_free(&kv);
+	if (r)
+		error_prefix(err, "--rtc %s", vm->config->rtc);
+	return r;
+}
+
 static int q35_devices(struct vm *vm, struct hako_error *err)
 {
 	static const char *const devices[] = {
 		"mch,x-ecam=0xb0000000",
 		"ICH9-LPC,x-pmbase=0x600,x-acpi-mode=on",
-		"mc146818rtc",
 		"i8042",
 		"port92",
 		"fw_cfg_io",
 		NULL,
 	};
 	struct board *b = board_of(vm);
-	int r = board_make_devices(vm, devices, err);
+	int r = make_rtc(vm, err) ?: board_make_devices(vm, devices, err);
 
 	if (!r)
 		rtc_set_memory(board_find_device(vm, "mc146818rtc"), b->low_ram, b->high_ram);

@@ -2,14 +2,15 @@
 /*
  * Real-time clock: Motorola MC146818 with 128 bytes of memory, on ports 0x70 and 0x71, interrupt 8.
  *
- * The time is the host's plus an offset, computed when it is read. Flags are brought up to date when somebody looks at them; a timer
- * runs only for interrupts that are enabled.
+ * The time is that of a clock of the host's plus an offset, computed when it is read. Flags are brought up to date when somebody looks
+ * at them; a timer runs only for interrupts that are enabled.
  */
 #include "devices/platform/rtc.h"
 
 #include <stdio.h>
 #include <time.h>
 
+#include "calendar.h"
 #include "vmm/vm.h"
 
 #define PORT_INDEX	 0x70
@@ -23,6 +24,8 @@
 #define DIVIDER_START_NS 500000000u
 /* Registers hold years 0 to 9999: no offset of a clock that was set is larger. */
 #define OFFSET_MAX	 (10100ll * 366 * DAY)
+/* Periodic interrupts that are made up for at most: an hour's at 1024 Hz. More is a host's clock that was set. */
+#define LOST_MAX	 (3600 * 1024)
 
 enum {
 	REG_SEC,
@@ -63,21 +66,17 @@ enum {
 
 #define D_VRT 0x80 /* the battery is good */
 
-struct rtc {
-	struct object obj;
-	char *base; /* option */
-	pthread_mutex_t lock;
-	struct irq_line irq;
-	struct loop_timer timer;
-	struct loop_msg timer_msg;
-	bool paused; /* no timer. Loop thread */
-	/* State. */
-	uint8_t index;
-	uint8_t cmos[RTC_CMOS_SIZE]; /* time registers: valid while the clock stands still */
-	int64_t offset_sec;	     /* how much the clock is ahead of the host's */
-	uint32_t offset_nsec;
-	int64_t last_sec;  /* flags tell of all up to this second, */
-	int64_t last_tick; /* and this tick */
+/* What it counts: QEMU's -rtc clock=. */
+enum rtc_source {
+	SOURCE_HOST, /* the host's time of day */
+	SOURCE_RT,   /* the host's monotonic clock, which nobody sets */
+	SOURCE_VM,   /* the same without the time in which the VM was paused */
+};
+
+/* What becomes of periodic interrupts that the guest is too late for. */
+enum rtc_policy {
+	POLICY_DISCARD,
+	POLICY_SLEW, /* they are given later, between the others */
 };
 
 struct moment {
@@ -85,39 +84,33 @@ struct moment {
 	uint32_t nsec;
 };
 
+struct rtc {
+	struct object obj;
+	char *base;	    /* options */
+	int source, policy; /* enum rtc_source, rtc_policy */
+	pthread_mutex_t lock;
+	struct irq_line irq;
+	struct loop_timer timer;
+	struct loop_msg timer_msg;
+	bool paused;	       /* no timer. Loop thread */
+	struct moment ahead;   /* how much the clock is ahead of its source */
+	bool stopped;	       /* clock=vm: since stopped_at */
+	uint64_t stopped_at;   /* ns of clock_now() */
+	uint64_t stopped_time; /* ns in all, before that */
+	int64_t last_sec;      /* flags tell of all up to this second, */
+	int64_t last_tick;     /* and this tick */
+	/* State. */
+	uint8_t index;
+	uint8_t cmos[RTC_CMOS_SIZE]; /* time registers: valid while the clock stands still */
+	uint8_t saved_source;
+	int64_t offset_sec; /* clock=host: how much it is ahead of the host's; else the time itself */
+	uint32_t offset_nsec;
+	uint32_t lost; /* periodic interrupts that are to be made up for */
+};
+
 static struct rtc *to_rtc(struct object *obj)
 {
 	return container_of(obj, struct rtc, obj);
-}
-
-/* --- calendar ---------------------------------------------------------------------------------- */
-
-static int64_t floor_div(int64_t a, int64_t b)
-{
-	return a / b - (a % b < 0);
-}
-
-/* Days from 1970-01-01. Years begin in March here, so that the leap day is the last. */
-static int64_t days_of_date(int64_t year, unsigned int month, unsigned int day)
-{
-	unsigned int m = (month + 9) % 12;
-	int64_t y = year - (month <= 2);
-
-	return y * 365 + floor_div(y, 4) - floor_div(y, 100) + floor_div(y, 400) +
-	       (m * 153 + 2) / 5 + day - 1 - 719468;
-}
-
-static void date_of_days(int64_t days, int64_t *year, unsigned int *month, unsigned int *day)
-{
-	int64_t d = days + 719468, era = floor_div(d, 146097);
-	unsigned int doe = d - era * 146097; /* day of 400 years */
-	unsigned int yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-	unsigned int doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-	unsigned int m = (5 * doy + 2) / 153;
-
-	*day = doy - (153 * m + 2) / 5 + 1;
-	*month = m < 10 ? m + 3 : m - 9;
-	*year = yoe + era * 400 + (*month <= 2);
 }
 
 /* --- time and its registers -------------------------------------------------------------------- */
@@ -130,12 +123,22 @@ static struct moment host_now(void)
 	return (struct moment){ts.tv_sec, ts.tv_nsec};
 }
 
+static struct moment source_now(const struct rtc *rtc)
+{
+	uint64_t ns;
+
+	if (rtc->source == SOURCE_HOST)
+		return host_now();
+	ns = (rtc->stopped ? rtc->stopped_at : clock_now()) - rtc->stopped_time;
+	return (struct moment){ns / NSEC_PER_SEC, ns % NSEC_PER_SEC};
+}
+
 static struct moment rtc_now(const struct rtc *rtc)
 {
-	struct moment t = host_now();
+	struct moment t = source_now(rtc);
 
-	t.sec += rtc->offset_sec;
-	t.nsec += rtc->offset_nsec;
+	t.sec += rtc->ahead.sec;
+	t.nsec += rtc->ahead.nsec;
 	if (t.nsec >= NSEC_PER_SEC) {
 		t.nsec -= NSEC_PER_SEC;
 		t.sec++;
@@ -145,13 +148,13 @@ static struct moment rtc_now(const struct rtc *rtc)
 
 static void set_now(struct rtc *rtc, struct moment t)
 {
-	struct moment host = host_now();
+	struct moment source = source_now(rtc);
 
-	rtc->offset_sec = t.sec - host.sec;
-	rtc->offset_nsec = t.nsec - host.nsec;
-	if (t.nsec < host.nsec) {
-		rtc->offset_nsec += NSEC_PER_SEC;
-		rtc->offset_sec--;
+	rtc->ahead.sec = t.sec - source.sec;
+	rtc->ahead.nsec = t.nsec - source.nsec;
+	if (t.nsec < source.nsec) {
+		rtc->ahead.nsec += NSEC_PER_SEC;
+		rtc->ahead.sec--;
 	}
 	rtc->last_sec = t.sec;
 }
@@ -285,11 +288,38 @@ static void update_irq(struct rtc *rtc)
 	irq_line_set(&rtc->irq, level);
 }
 
+/* Does the guest have an interrupt to come that it missed, and has it taken the last one? */
+static bool owes(const struct rtc *rtc)
+{
+	return rtc->lost && !(rtc->cmos[REG_C] & C_PF);
+}
+
+/* Periods up to @tick. A tick that comes before the guest has read the flag of the one before it is lost. */
+static void catch_up_periods(struct rtc *rtc, int64_t tick)
+{
+	int64_t every = period(rtc), n;
+	uint8_t *c = &rtc->cmos[REG_C];
+
+	if (!every)
+		return;
+	n = floor_div(tick, every) - floor_div(rtc->last_tick, every);
+	if (n > 0) {
+		if (rtc->policy == POLICY_SLEW && (rtc->cmos[REG_B] & B_PIE)) {
+			n += rtc->lost;
+			n -= !(*c & C_PF);
+			rtc->lost = MIN(n, LOST_MAX);
+		}
+		*c |= C_PF;
+	} else if (owes(rtc) && floor_div(tick, every / 2) > floor_div(rtc->last_tick, every / 2)) {
+		*c |= C_PF;
+		rtc->lost--;
+	}
+}
+
 /* Set the flags of what has happened since the last time. The host's clock may jump; going back is no event. */
 static void catch_up(struct rtc *rtc)
 {
 	struct moment now = rtc_now(rtc);
-	int64_t tick = ticks(now), every = period(rtc);
 
 	if (runs(rtc) && now.sec > rtc->last_sec) {
 		rtc->cmos[REG_C] |= C_UF;
@@ -297,9 +327,8 @@ static void catch_up(struct rtc *rtc)
 			rtc->cmos[REG_C] |= C_AF;
 	}
 	rtc->last_sec = now.sec;
-	if (every && floor_div(tick, every) > floor_div(rtc->last_tick, every))
-		rtc->cmos[REG_C] |= C_PF;
-	rtc->last_tick = tick;
+	catch_up_periods(rtc, ticks(now));
+	rtc->last_tick = ticks(now);
 	update_irq(rtc);
 }
 
@@ -311,7 +340,8 @@ static int64_t next_event(const struct rtc *rtc)
 	uint8_t b = rtc->cmos[REG_B];
 
 	if ((b & B_PIE) && every) {
-		int64_t next = (floor_div(ticks(now), every) + 1) * every;
+		int64_t step = owes(rtc) ? every / 2 : every;
+		int64_t next = (floor_div(ticks(now), step) + 1) * step;
 		int64_t in_sec = next - now.sec * TICKS_PER_SEC;
 
 		/* Rounded up, so that the tick has come when the timer does. */
@@ -367,6 +397,7 @@ static void rearm(struct rtc *rtc)
 static void write_control(struct rtc *rtc, uint8_t index, uint8_t value)
 {
 	bool ran = runs(rtc), divider_ran = divider_runs(rtc);
+	int64_t was = period(rtc), every;
 	struct moment now;
 
 	catch_up(rtc);
@@ -384,7 +415,9 @@ static void write_control(struct rtc *rtc, uint8_t index, uint8_t value)
 			now.nsec = DIVIDER_START_NS;
 		set_now(rtc, now);
 	}
-	/* Periodic interrupts start anew. */
+	/* Periodic interrupts start anew, but for the time that is still owed. */
+	every = rtc->cmos[REG_B] & B_PIE ? period(rtc) : 0;
+	rtc->lost = every ? MIN(rtc->lost * was / every, LOST_MAX) : 0;
 	rtc->last_tick = ticks(rtc_now(rtc));
 	update_irq(rtc);
 	rearm(rtc);
@@ -450,6 +483,8 @@ static uint8_t read_reg(struct rtc *rtc, uint8_t index)
 		value = rtc->cmos[REG_C];
 		rtc->cmos[REG_C] = 0;
 		update_irq(rtc);
+		if (rtc->lost)
+			rearm(rtc);
 		return value;
 	case REG_D:
 		return D_VRT;
@@ -569,6 +604,9 @@ static int rtc_create(struct object *obj, struct hako_error *err)
 	};
 	int ret;
 
+	/* A VM's time begins when it is started. */
+	rtc->stopped = rtc->source == SOURCE_VM;
+	rtc->stopped_at = clock_now();
 	ret = set_base(rtc, err);
 	if (ret)
 		return ret;
@@ -590,6 +628,12 @@ static void stop_timer(void *arg)
 
 	rtc->paused = true;
 	loop_timer_cancel(&rtc->timer);
+	pthread_mutex_lock(&rtc->lock);
+	if (rtc->source == SOURCE_VM && !rtc->stopped) {
+		rtc->stopped_at = clock_now();
+		rtc->stopped = true;
+	}
+	pthread_mutex_unlock(&rtc->lock);
 }
 
 static void start_timer(void *arg)
@@ -597,6 +641,11 @@ static void start_timer(void *arg)
 	struct rtc *rtc = arg;
 
 	rtc->paused = false;
+	pthread_mutex_lock(&rtc->lock);
+	if (rtc->stopped)
+		rtc->stopped_time += clock_now() - rtc->stopped_at;
+	rtc->stopped = false;
+	pthread_mutex_unlock(&rtc->lock);
 	run_timer(rtc);
 }
 
@@ -629,6 +678,7 @@ static void rtc_reset(struct object *obj)
 	pthread_mutex_lock(&rtc->lock);
 	rtc->cmos[REG_B] &= ~(B_PIE | B_AIE | B_UIE | B_SQWE);
 	rtc->cmos[REG_C] = 0;
+	rtc->lost = 0;
 	rtc->index = 0;
 	update_irq(rtc);
 	rearm(rtc);
@@ -638,26 +688,40 @@ static void rtc_reset(struct object *obj)
 static int rtc_pre_save(void *obj, struct hako_error *err)
 {
 	struct rtc *rtc = obj;
+	struct moment saved;
 
 	catch_up(rtc);
+	/* Where it goes on, a monotonic clock is another one: the time itself counts. */
+	saved = rtc->source == SOURCE_HOST ? rtc->ahead : rtc_now(rtc);
+	rtc->saved_source = rtc->source;
+	rtc->offset_sec = saved.sec;
+	rtc->offset_nsec = saved.nsec;
 	return 0;
 }
 
 static int rtc_post_load(void *obj, uint16_t version, struct hako_error *err)
 {
 	struct rtc *rtc = obj;
+	struct moment saved = {rtc->offset_sec, rtc->offset_nsec}, now;
 
 	rtc->index &= 0x7f;
 	rtc->cmos[REG_A] &= ~A_UIP;
 	rtc->cmos[REG_C] &= C_PF | C_AF | C_UF;
-	if (rtc->offset_sec < -OFFSET_MAX || rtc->offset_sec > OFFSET_MAX ||
-	    rtc->offset_nsec >= NSEC_PER_SEC) {
-		rtc->offset_sec = rtc->offset_nsec = 0;
+	if (rtc->policy == POLICY_DISCARD || !period(rtc))
+		rtc->lost = 0;
+	rtc->lost = MIN(rtc->lost, LOST_MAX);
+	if (rtc->saved_source != rtc->source)
+		return error_set(err, -EINVAL, "mc146818rtc: saved with another clock=");
+	if (saved.sec < -OFFSET_MAX || saved.sec > OFFSET_MAX || saved.nsec >= NSEC_PER_SEC)
 		return error_set(err, -EINVAL, "mc146818rtc: impossible time");
-	}
+	if (rtc->source == SOURCE_HOST)
+		rtc->ahead = saved;
+	else
+		set_now(rtc, saved);
 	/* What went by while the VM did not exist is no event. */
-	rtc->last_sec = rtc_now(rtc).sec;
-	rtc->last_tick = ticks(rtc_now(rtc));
+	now = rtc_now(rtc);
+	rtc->last_sec = now.sec;
+	rtc->last_tick = ticks(now);
 	update_irq(rtc);
 	rearm(rtc);
 	return 0;
@@ -668,21 +732,31 @@ static const struct state_field rtc_fields[] = {
 	STATE_FIELD_BYTES(struct rtc, cmos),
 	STATE_FIELD_UINT(struct rtc, offset_sec),
 	STATE_FIELD_UINT(struct rtc, offset_nsec),
+	STATE_FIELD_UINT(struct rtc, saved_source),
+	STATE_FIELD_UINT(struct rtc, lost),
 	STATE_END,
 };
 
 static const struct state_table rtc_state = {
 	.name = "mc146818rtc",
-	.version = 1,
-	.min_version = 1,
+	.version = 2,
+	.min_version = 2,
 	.fields = rtc_fields,
 	.pre_save = rtc_pre_save,
 	.post_load = rtc_post_load,
 };
 
+static const char *const source_names[] = {"host", "rt", "vm", NULL};
+static const char *const policy_names[] = {"discard", "slew", NULL};
+
 static const struct option rtc_options[] = {
 	OPT_STRING("base", struct rtc, base, "utc",
 		   "time at the start: utc, localtime, or a date such as 2006-06-17T16:01:21"),
+	OPT_ENUM(
+		"clock", struct rtc, source, "host", source_names,
+		"what it counts: the host's time of day, its monotonic clock, or that while the VM runs"),
+	OPT_ENUM("lost_tick_policy", struct rtc, policy, "discard", policy_names,
+		 "periodic interrupts that the guest was too late for: gone, or given later"),
 	OPT_END,
 };
 

@@ -95,10 +95,31 @@ static void test_flags(void)
 	cmos_write(0x0b, b);
 }
 
+/* 64 Hz for half a second. A tick is lost if nobody looks before the next one, which is the host's affair: so many may be missing. */
+static void test_periodic(u8 a, u8 b)
+{
+	u64 begin, now = 0, last;
+	u32 n = 0, unseen = 0, all;
+
+	cmos_write(0x0a, (a & 0x70) | 10);
+	cmos_read(0x0c);
+	cmos_write(0x0b, b | 0x40);
+	begin = rdtsc();
+	do {
+		n += cmos_read(0x0c) >> 6 & 1;
+		last = now;
+		now = us_since(begin);
+		unseen += (now - last) * 64 / 1000000;
+	} while (now < 500000);
+	all = now * 64 / 1000000;
+	check(n + unseen + 2 >= all && n <= all + 2,
+	      "%u periodic interrupts of %u, and nobody looked for %u", n, all, unseen);
+}
+
 static void test_interrupts(void)
 {
 	u8 b = cmos_read(0x0b), a = cmos_read(0x0a), sec;
-	u32 v = vector_alloc(), seen, n;
+	u32 v = vector_alloc(), seen;
 	u64 t;
 
 	if (!ioapic_route(8, v, 0))
@@ -124,18 +145,34 @@ static void test_interrupts(void)
 	check_eq(cmos_read(0x0c) & 0xa0, 0xa0);
 	check(us_since(t) > 1000000 && us_since(t) < 2500000, "alarm after %lu us", us_since(t));
 	cmos_write(0x0b, b);
-	/* Periodic: 64 Hz for half a second. */
-	cmos_write(0x0a, (a & 0x70) | 10);
-	cmos_read(0x0c);
-	cmos_write(0x0b, b | 0x40);
-	t = rdtsc();
-	for (n = 0; us_since(t) < 500000;)
-		n += cmos_read(0x0c) >> 6 & 1;
-	check(n >= 24 && n <= 40, "%u periodic interrupts in 0.5 s at 64 Hz", n);
+	test_periodic(a, b);
 	cmos_write(0x0b, b);
 	cmos_write(0x0a, a);
 	cmos_read(0x0c);
 	ioapic_route(8, v, IOAPIC_MASKED);
+}
+
+/* driftfix=slew: what a guest misses that does not look for 0.4 s comes later, so that 64 Hz are 64 Hz in the end, and at no time more. */
+static void test_slew(void)
+{
+	u8 b = cmos_read(0x0b), a = cmos_read(0x0a);
+	u32 n = 0, all;
+	u64 t;
+
+	cmos_write(0x0a, (a & 0x70) | 10);
+	cmos_read(0x0c);
+	cmos_write(0x0b, b | 0x40);
+	t = rdtsc();
+	delay_us(400000);
+	do {
+		n += cmos_read(0x0c) >> 6 & 1;
+		all = us_since(t) * 64 / 1000000;
+	} while (n <= all + 1 && (all < 100 || (n + 1 < all && all < 640)));
+	check(n + 1 >= all && n <= all + 1, "%u periodic interrupts of %u", n, all);
+	print("rtc: all of %u periodic interrupts\n", n);
+	cmos_write(0x0b, b);
+	cmos_write(0x0a, a);
+	cmos_read(0x0c);
 }
 
 void test_rtc(void)
@@ -152,4 +189,6 @@ void test_rtc(void)
 	test_time();
 	test_flags();
 	test_interrupts();
+	if (param_u64("slew", 0))
+		test_slew();
 }

@@ -131,7 +131,8 @@ START_TEST(base)
 	object_destroy(rtc);
 	static const char *const bad[] = {
 		"base=now",	  "base=2006-13-01",	      "base=2006-06-",	 "base=2006-06-17T",
-		"base=2006-1-1x", "base=2006-06-17T25:00:00", "base=-999-01-01", "base=2006--1-01"};
+		"base=2006-1-1x", "base=2006-06-17T25:00:00", "base=-999-01-01", "base=2006--1-01",
+		"clock=guest",	  "lost_tick_policy=delay"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		ck_assert_int_eq(make_fails(CLASS_DEVICE, "mc146818rtc", bad[i]), -EINVAL);
 }
@@ -448,6 +449,160 @@ START_TEST(paused)
 }
 END_TEST
 
+static void make_anew(const char *options)
+{
+	object_destroy(rtc);
+	rtc = make(CLASS_DEVICE, "mc146818rtc", options);
+}
+
+/* Until a second begins, and which. */
+static time_t next_second(void)
+{
+	uint64_t begin = clock_now();
+	struct tm tm;
+	time_t sec = read_time(&tm), now;
+
+	while ((now = read_time(&tm)) == sec)
+		ck_assert_uint_le(clock_now() - begin, 3 * NSEC_PER_SEC);
+	return now;
+}
+
+#define DATE "2006-06-17T16:01:21"
+#define SEC  1150560081
+
+/* A pause of 1.6 s, which only clock=vm does not count; what goes by before the start is no time of the VM's either. */
+START_TEST(source_in_a_pause)
+{
+	static const char *const sources[] = {"host", "rt", "vm"};
+	char options[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
+		uint64_t at[5]; /* made, resumed, paused, resumed, the end */
+		int64_t chip, expected;
+
+		snprintf(options, sizeof(options), "base=" DATE ",clock=%s", sources[i]);
+		at[0] = clock_now();
+		make_anew(options);
+		usleep(400000);
+		at[1] = clock_now();
+		rtc->class->resume(rtc);
+		usleep(300000);
+		at[2] = clock_now();
+		rtc->class->pause(rtc);
+		usleep(1600000);
+		at[3] = clock_now();
+		rtc->class->resume(rtc);
+		chip = (next_second() - SEC) * NSEC_PER_SEC;
+		at[4] = clock_now();
+		expected = strcmp(sources[i], "vm") == 0 ? at[2] - at[1] + at[4] - at[3]
+							 : at[4] - at[0];
+		ck_assert_int_ge(chip, expected - 200000000);
+		ck_assert_int_le(chip, expected + 200000000);
+	}
+}
+END_TEST
+
+/* What is saved with a clock that is not the host's is the time. */
+START_TEST(state_of_sources)
+{
+	const struct state_table *table = rtc->class->state;
+	struct state_buf vm_time = {}, host_time = {}, load;
+	struct tm tm;
+	uint64_t at;
+
+	ck_assert_int_eq(state_save(&host_time, table, rtc, &err), 0);
+	make_anew("base=" DATE ",clock=vm");
+	state_round_trip(rtc);
+	rtc->class->pause(rtc);
+	ck_assert_int_eq(state_save(&vm_time, table, rtc, &err), 0);
+	load = (struct state_buf){.data = host_time.data, .len = host_time.len};
+	ck_assert_int_eq(state_load(&load, table, rtc, &err), -EINVAL);
+	make_anew("clock=vm");
+	usleep(1200000);
+	load = (struct state_buf){.data = vm_time.data, .len = vm_time.len};
+	ck_assert_int_eq(state_load(&load, table, rtc, &err), 0);
+	ck_assert_int_eq(read_time(&tm), SEC);
+	rtc->class->resume(rtc);
+	at = clock_now();
+	ck_assert_int_eq(next_second(), SEC + 1);
+	ck_assert_uint_le(clock_now() - at, 1500000000);
+	state_buf_free(&vm_time);
+	state_buf_free(&host_time);
+}
+END_TEST
+
+/* How many periodic interrupts there are at @hz since @begin. */
+static int ticks_since(uint64_t begin, int hz)
+{
+	return (clock_now() - begin) * hz / NSEC_PER_SEC;
+}
+
+/* Ticks of 64 Hz that a guest takes which does not look for 400 ms, and then for 800 ms, or until it has them all. */
+static int ticks_of_late_guest(const char *options, bool save, int *all)
+{
+	uint64_t begin;
+	int n = 0;
+
+	make_anew(options);
+	set(0x0a, 0x2a);
+	get(0x0c);
+	begin = clock_now();
+	set(0x0b, 0x42);
+	usleep(400000);
+	if (save)
+		state_round_trip(rtc);
+	do {
+		if (irq_high(IRQ)) {
+			ck_assert_uint_eq(get(0x0c) & 0xc0, 0xc0);
+			ck_assert(!irq_high(IRQ));
+			n++;
+		}
+		usleep(200);
+		*all = ticks_since(begin, 64);
+		ck_assert_int_le(n, *all + 1);
+	} while (*all < 77 || (n < *all - 2 && *all < 200));
+	return n;
+}
+
+START_TEST(late_ticks)
+{
+	uint64_t begin;
+	int n, all;
+
+	n = ticks_of_late_guest("lost_tick_policy=discard", false, &all);
+	ck_assert_int_ge(n, 20);
+	ck_assert_int_le(n, all - 23);
+	n = ticks_of_late_guest("lost_tick_policy=slew", false, &all);
+	ck_assert_int_ge(n, all - 2);
+	n = ticks_of_late_guest("lost_tick_policy=slew", true, &all);
+	ck_assert_int_ge(n, all - 2);
+	/* They are owed as long as the guest wants such interrupts, */
+	make_anew("lost_tick_policy=slew");
+	set(0x0a, 0x2a);
+	set(0x0b, 0x42);
+	usleep(500000);
+	set(0x0b, 0x02);
+	begin = clock_now();
+	set(0x0b, 0x42);
+	get(0x0c);
+	for (n = 0; (all = ticks_since(begin, 64)) < 32; usleep(200)) {
+		n += get(0x0c) >> 6 & 1;
+		ck_assert_int_le(n, all + 2);
+	}
+	/* and as many as the time that was lost has at the new rate: 500 ms are 4 of 8 Hz, one in 62 ms. */
+	set(0x0a, 0x2a);
+	get(0x0c);
+	begin = clock_now();
+	usleep(500000);
+	set(0x0a, 0x2d);
+	get(0x0c);
+	for (n = 0; (all = ticks_since(begin, 8)) < 12 || (n < all - 2 && all < 80); usleep(200))
+		n += get(0x0c) >> 6 & 1;
+	ck_assert_int_ge(n, all - 2);
+	ck_assert_int_le(n, all + 1);
+}
+END_TEST
+
 static void poke(void)
 {
 	for (int i = 0; i < 0x33; i++)
@@ -503,6 +658,9 @@ int main(void)
 		reset,
 		state,
 		paused,
+		source_in_a_pause,
+		state_of_sources,
+		late_ticks,
 		bad_states,
 		random_accesses,
 	};
